@@ -1,0 +1,1 @@
+"""joulemeter: measured GPU joules, joined to the tokens they bought."""

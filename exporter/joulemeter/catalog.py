@@ -1,0 +1,198 @@
+"""Every exported metric: name, type, help and labels. The page is the public API; a rename is a breaking change."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family of the page. `name` is as queried: counters with `_total`, histograms without a suffix."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+GPU: Final = ("gpu", "uuid")
+SERVED: Final = ("server", "model", "namespace", "pod")
+
+PHASES: Final = ("prefill", "decode", "idle", "unsplit")
+TOKEN_KINDS: Final = ("prompt", "cached_prompt", "generation")
+UNATTRIBUTED_REASONS: Final = ("no_server", "server_unreachable", "idle", "meter_gap")
+REFUSAL_REASONS: Final = ("http_status", "redirect", "too_large", "not_metrics", "bad_value", "too_many_series")
+THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
+SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
+GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
+
+# ---------------------------------------------------------------------------------------------- energy
+GPU_ENERGY = Metric(
+    "joulemeter_gpu_energy_joules_total",
+    "counter",
+    "Energy of the GPU board, measured since the daemon first saw its counter.",
+    GPU,
+)
+MODEL_ENERGY = Metric(
+    "joulemeter_model_energy_joules_total",
+    "counter",
+    "GPU energy attributed to a model by phase; the split between phases is an estimate"
+    " (joulemeter_server_info names the method).",
+    (*SERVED, "phase"),
+)
+UNATTRIBUTED_ENERGY = Metric(
+    "joulemeter_unattributed_energy_joules_total",
+    "counter",
+    "GPU energy used by nobody we can name, by reason.",
+    (*GPU, "reason"),
+)
+PENDING_ENERGY = Metric(
+    "joulemeter_pending_energy_joules", "gauge", "GPU energy measured and not attributed yet.", GPU
+)
+RETIRED_ENERGY = Metric(
+    "joulemeter_retired_energy_joules",
+    "gauge",
+    "Final totals of energy series that were dropped because their model or pod is long gone; never use with rate().",
+)
+
+# ---------------------------------------------------------------------------------------------- work
+MODEL_TOKENS = Metric(
+    "joulemeter_model_tokens_total",
+    "counter",
+    "Tokens by kind (prompt: computed, without cache hits), advancing together with the energy of their window.",
+    (*SERVED, "kind"),
+)
+MODEL_REQUESTS = Metric("joulemeter_model_requests_total", "counter", "Finished requests.", SERVED)
+MODEL_REQUESTS_RUNNING = Metric(
+    "joulemeter_model_requests_running", "gauge", "Requests in the server's batch at the last observation.", SERVED
+)
+UNATTRIBUTED_TOKENS = Metric(
+    "joulemeter_unattributed_tokens_total",
+    "counter",
+    "Tokens of windows whose energy could not be attributed, by reason.",
+    (*SERVED, "kind", "reason"),
+)
+
+# ---------------------------------------------------------------------------------------------- carbon
+MODEL_CO2E = Metric(
+    "joulemeter_model_co2e_grams_total",
+    "counter",
+    "Location-based CO2e of the attributed energy at the time of use, PUE included.",
+    (*SERVED, "phase"),
+)
+GPU_CO2E = Metric(
+    "joulemeter_gpu_co2e_grams_total",
+    "counter",
+    "Location-based CO2e of all the GPU's energy at the time of use, PUE included.",
+    GPU,
+)
+UNATTRIBUTED_CO2E = Metric(
+    "joulemeter_unattributed_co2e_grams_total",
+    "counter",
+    "CO2e of GPU energy used by nobody we can name, by reason.",
+    (*GPU, "reason"),
+)
+PENDING_CO2E = Metric(
+    "joulemeter_pending_co2e_grams", "gauge", "CO2e of GPU energy measured and not attributed yet.", GPU
+)
+RETIRED_CO2E = Metric(
+    "joulemeter_retired_co2e_grams",
+    "gauge",
+    "Final totals of CO2e series that were dropped because their model or pod is long gone; never use with rate().",
+)
+GRID_INTENSITY = Metric(
+    "joulemeter_grid_carbon_intensity_grams_per_kwh",
+    "gauge",
+    "Carbon intensity that joules are priced with now (gCO2e per kWh).",
+    ("zone", "signal"),
+)
+GRID_QUALITY = Metric(
+    "joulemeter_grid_quality", "gauge", "1 for the quality of the intensity in use, 0 for the others.", ("zone", "quality")
+)
+GRID_INFO = Metric(
+    "joulemeter_grid_info",
+    "gauge",
+    "1; where the intensity in use comes from.",
+    ("zone", "source", "factor", "boundary", "granularity", "dataset"),
+)
+PUE = Metric("joulemeter_pue_ratio", "gauge", "Power usage effectiveness that grams are multiplied with.")
+
+# ---------------------------------------------------------------------------------------------- hardware
+GPU_POWER = Metric("joulemeter_gpu_power_watts", "gauge", "Power draw of the GPU board.", GPU)
+GPU_POWER_LIMIT = Metric("joulemeter_gpu_power_limit_watts", "gauge", "Enforced power limit.", GPU)
+GPU_UTILIZATION = Metric(
+    "joulemeter_gpu_utilization_ratio", "gauge", "Share of the last period in which a kernel ran, 0 to 1.", GPU
+)
+GPU_MEMORY_USED = Metric("joulemeter_gpu_memory_used_bytes", "gauge", "Device memory in use.", GPU)
+GPU_MEMORY_TOTAL = Metric("joulemeter_gpu_memory_total_bytes", "gauge", "Device memory.", GPU)
+GPU_TEMPERATURE = Metric("joulemeter_gpu_temperature_celsius", "gauge", "Temperature of the GPU.", GPU)
+GPU_THROTTLE = Metric(
+    "joulemeter_gpu_throttle_seconds_total",
+    "counter",
+    "Time in which clocks were held back, by reason, since the daemon first saw the GPU.",
+    (*GPU, "reason"),
+)
+GPU_INFO = Metric(
+    "joulemeter_gpu_info",
+    "gauge",
+    "1; product and driver of the GPU, and where its joules come from.",
+    (*GPU, "product", "driver_version", "energy_source"),
+)
+CROSSCHECK = Metric(
+    "joulemeter_energy_crosscheck_ratio",
+    "gauge",
+    "Power integrated over the last minute, divided by the energy counter's increase.",
+    GPU,
+)
+COUNTER_RESETS = Metric(
+    "joulemeter_energy_counter_resets_total",
+    "counter",
+    "Times the GPU's energy counter restarted or jumped implausibly.",
+    GPU,
+)
+
+# ---------------------------------------------------------------------------------------------- servers
+SERVER_INFO = Metric(
+    "joulemeter_server_info",
+    "gauge",
+    "1; how this server's energy is attributed, and on what hardware.",
+    (*SERVED, "dialect", "version", "method", "split", "product"),
+)
+SERVER_GPU_INFO = Metric(
+    "joulemeter_server_gpu_info", "gauge", "1; this server uses this GPU.", (*SERVED, *GPU)
+)
+
+# ---------------------------------------------------------------------------------------------- ourselves
+SOURCE_UP = Metric(
+    "joulemeter_source_up", "gauge", "1 if the last read of the source succeeded.", ("kind", "source")
+)
+SAMPLE_INTERVAL = Metric(
+    "joulemeter_sample_interval_seconds",
+    "histogram",
+    "Time between two rounds of energy readings.",
+    buckets=(0.01, 0.025, 0.045, 0.055, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0),
+)
+OBSERVATION_DURATION = Metric(
+    "joulemeter_observation_duration_seconds",
+    "histogram",
+    "Time that a server took to answer us.",
+    ("source",),
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+)
+REFUSED_PAGES = Metric(
+    "joulemeter_refused_pages_total",
+    "counter",
+    "Answers of a server that could not be used, by reason.",
+    ("source", "reason"),
+)
+LAST_TICK = Metric(
+    "joulemeter_last_tick_timestamp_seconds", "gauge", "Unix time of the snapshot that this page shows."
+)
+SIMULATED = Metric("joulemeter_simulated", "gauge", "1 if the readings come from a simulated node.")
+BUILD_INFO = Metric(
+    "joulemeter_build_info", "gauge", "1; the version of joulemeter and of Python.", ("version", "pythonversion")
+)
+
+ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

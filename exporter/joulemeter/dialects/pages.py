@@ -1,0 +1,13 @@
+"""Metrics pages: pick the lines we need, then let prometheus-client parse them."""
+
+from dataclasses import dataclass
+from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample of a page; `name` is folded (`:` is `_`), for servers and libraries disagree about colons."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float

@@ -1,0 +1,1 @@
+"""Discovery: which GPUs a server uses. Shell."""

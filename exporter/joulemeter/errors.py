@@ -1,0 +1,44 @@
+"""What the world can do to us, on one screen. Our own bugs are not here: they crash loudly (STYLE: rule 11)."""
+
+from collections.abc import Sequence
+
+
+class JoulemeterError(Exception):
+    """The world failed: a message names the place, the value and the remedy."""
+
+
+class ConfigError(JoulemeterError):
+    """The configuration has problems; `problems` holds every one, each with place, value and remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class MeterError(JoulemeterError):
+    """An energy meter cannot be read at all (a single GPU that fails is a missing reading instead)."""
+
+
+class PageError(JoulemeterError):
+    """A server's answer is refused; `reason` is the label of `joulemeter_refused_pages_total`.
+
+    Args:
+        reason: one of `catalog.REFUSAL_REASONS`.
+        message: what came, and what to do about it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ServerUnreachableError(JoulemeterError):
+    """A server gave no answer in time, or closed the connection before the answer was complete."""
+
+
+class DiscoveryError(JoulemeterError):
+    """The processes or GPUs behind a server cannot be found out."""
+
+
+class ServiceEndedError(JoulemeterError):
+    """A part of the daemon returned although nobody asked it to stop."""

@@ -1,0 +1,1 @@
+"""Grid sources: how dirty the power is."""

@@ -1,0 +1,1 @@
+"""Meters: what reads joules from hardware. Shell."""

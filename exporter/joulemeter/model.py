@@ -1,0 +1,170 @@
+"""The nouns: frozen records of plain numbers with unit names, shared by every part (STYLE: section 4).
+
+Times called `at_seconds` are monotonic (CLOCK_MONOTONIC), never wall-clock: a clock that jumps moves no joule.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# ---------------------------------------------------------------------------------------------- measure
+
+
+class EnergySource(StrEnum):
+    """Where a GPU's joules come from; the label `energy_source` of `joulemeter_gpu_info`."""
+
+    COUNTER = "counter"
+    POWER_INTEGRATION = "power_integration"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as first seen: `index` is its label for the daemon's life, `uuid` is what it comes back by."""
+
+    index: int
+    uuid: str
+    product: str
+    driver_version: str
+    energy_source: EnergySource
+    max_power_watts: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyReading:
+    """A GPU's energy counter at an instant (the midpoint of the call).
+
+    `total_joules` is the hardware's own cumulative count; it may restart. `power_watts` is the board's draw
+    when it was read in the same round, for the cross-check.
+    """
+
+    uuid: str
+    total_joules: float
+    at_seconds: float
+    power_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """The slow readings of one GPU; what cannot be read is None and absent from the page, never 0."""
+
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    utilization_ratio: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    temperature_celsius: float | None = None
+    throttle_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------------------------------- observe
+
+
+class Role(StrEnum):
+    """What a server's number means, whatever the server calls it. Tokens unless said otherwise."""
+
+    PROMPT = "prompt"
+    """Prompt tokens computed here: cache hits are not in it."""
+    PROMPT_WITH_CACHED = "prompt_with_cached"
+    """Prompt tokens, cache hits included, where the server has no counter of computed ones."""
+    CACHED_PROMPT = "cached_prompt"
+    """Prompt tokens that a prefix cache or a transfer saved."""
+    GENERATION = "generation"
+    """Generated tokens, exact, first token included."""
+    LIVE_GENERATION = "live_generation"
+    """Generated tokens as they are made, approximate, where GENERATION moves only at a request's end."""
+    REQUESTS = "requests"
+    """Finished requests."""
+    STEPS = "steps"
+    """Engine steps (forward passes)."""
+    RUNNING = "running"
+    """Requests in the batch now (a gauge)."""
+    WAITING = "waiting"
+    """Requests queued now (a gauge)."""
+
+
+GAUGES = frozenset({Role.RUNNING, Role.WAITING})
+
+
+class Moves(StrEnum):
+    """When a counter moves, which decides how its increase may be laid over time (facts: servers, 0.1)."""
+
+    STEP = "step"
+    """With the work, every engine step."""
+    FIRST_TOKEN = "first_token"  # noqa: S105 - a moment, not a secret
+    """Once per request, when its prefill is complete."""
+    FINISH = "finish"
+    """Once per request, at its end: the work lies in the past."""
+    ADMISSION = "admission"
+    """Once per request, before its work begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleReading:
+    """One series of a server's page at the instant it was asked.
+
+    `series` identifies the series across pages (name and labels), so that increases are taken per series and
+    summed afterwards; `value` is finite and >= 0. Gauges (`role in GAUGES`) have no `moves`.
+    """
+
+    role: Role
+    model: str
+    series: str
+    value: float
+    moves: Moves | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageReading:
+    """A server's page, understood.
+
+    `model` is "" in readings of a server that does not name its model. `start_time_seconds` is the server
+    process's own start (Unix time) where it tells; a change of it is a restart.
+    """
+
+    dialect: str
+    readings: tuple[RoleReading, ...]
+    start_time_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A page with the midpoint of its request, and the name of the server that was asked."""
+
+    server: str
+    at_seconds: float
+    page: PageReading
+
+
+# ---------------------------------------------------------------------------------------------- account
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Energy with what was priced on it when it was measured; travels as one through the ledger."""
+
+    energy_joules: float = 0.0
+    co2e_grams: float = 0.0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.energy_joules + other.energy_joules, self.co2e_grams + other.co2e_grams)
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return Amount(self.energy_joules - other.energy_joules, self.co2e_grams - other.co2e_grams)
+
+    def scaled(self, ratio: float) -> "Amount":
+        """Return `ratio` of it."""
+        return Amount(self.energy_joules * ratio, self.co2e_grams * ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class GridSample:
+    """How dirty the power is, and how we know; the labels of `joulemeter_grid_info`."""
+
+    zone: str
+    intensity_grams_per_kwh: float
+    source: str
+    quality: str
+    factor: str
+    boundary: str
+    granularity: str
+    dataset: str

@@ -1,0 +1,1 @@
+"""The shell: clock, threads, HTTP, supervision."""

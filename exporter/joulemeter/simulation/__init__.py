@@ -1,0 +1,1 @@
+"""A simulated node: virtual GPUs behind the real NVML binding, virtual servers behind real HTTP."""
