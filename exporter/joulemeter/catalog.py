@@ -23,7 +23,14 @@ SERVED: Final = ("server", "model", "namespace", "pod")
 PHASES: Final = ("prefill", "decode", "idle", "unsplit")
 TOKEN_KINDS: Final = ("prompt", "cached_prompt", "generation")
 UNATTRIBUTED_REASONS: Final = ("no_server", "server_unreachable", "idle", "meter_gap")
-REFUSAL_REASONS: Final = ("http_status", "redirect", "too_large", "not_metrics", "bad_value", "too_many_series")
+REFUSAL_REASONS: Final = (
+    "http_status",
+    "redirect",
+    "too_large",
+    "not_metrics",
+    "bad_value",
+    "too_many_series",
+)
 THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
@@ -66,7 +73,10 @@ MODEL_TOKENS = Metric(
 )
 MODEL_REQUESTS = Metric("joulemeter_model_requests_total", "counter", "Finished requests.", SERVED)
 MODEL_REQUESTS_RUNNING = Metric(
-    "joulemeter_model_requests_running", "gauge", "Requests in the server's batch at the last observation.", SERVED
+    "joulemeter_model_requests_running",
+    "gauge",
+    "Requests in the server's batch at the last observation.",
+    SERVED,
 )
 UNATTRIBUTED_TOKENS = Metric(
     "joulemeter_unattributed_tokens_total",
@@ -109,7 +119,10 @@ GRID_INTENSITY = Metric(
     ("zone", "signal"),
 )
 GRID_QUALITY = Metric(
-    "joulemeter_grid_quality", "gauge", "1 for the quality of the intensity in use, 0 for the others.", ("zone", "quality")
+    "joulemeter_grid_quality",
+    "gauge",
+    "1 for the quality of the intensity in use, 0 for the others.",
+    ("zone", "quality"),
 )
 GRID_INFO = Metric(
     "joulemeter_grid_info",
@@ -123,7 +136,10 @@ PUE = Metric("joulemeter_pue_ratio", "gauge", "Power usage effectiveness that gr
 GPU_POWER = Metric("joulemeter_gpu_power_watts", "gauge", "Power draw of the GPU board.", GPU)
 GPU_POWER_LIMIT = Metric("joulemeter_gpu_power_limit_watts", "gauge", "Enforced power limit.", GPU)
 GPU_UTILIZATION = Metric(
-    "joulemeter_gpu_utilization_ratio", "gauge", "Share of the last period in which a kernel ran, 0 to 1.", GPU
+    "joulemeter_gpu_utilization_ratio",
+    "gauge",
+    "Share of the last period in which a kernel ran, 0 to 1.",
+    GPU,
 )
 GPU_MEMORY_USED = Metric("joulemeter_gpu_memory_used_bytes", "gauge", "Device memory in use.", GPU)
 GPU_MEMORY_TOTAL = Metric("joulemeter_gpu_memory_total_bytes", "gauge", "Device memory.", GPU)
@@ -192,7 +208,10 @@ LAST_TICK = Metric(
 )
 SIMULATED = Metric("joulemeter_simulated", "gauge", "1 if the readings come from a simulated node.")
 BUILD_INFO = Metric(
-    "joulemeter_build_info", "gauge", "1; the version of joulemeter and of Python.", ("version", "pythonversion")
+    "joulemeter_build_info",
+    "gauge",
+    "1; the version of joulemeter and of Python.",
+    ("version", "pythonversion"),
 )
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

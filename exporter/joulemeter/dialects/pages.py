@@ -1,7 +1,7 @@
 """Metrics pages: pick the lines we need, then let prometheus-client parse them."""
 
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

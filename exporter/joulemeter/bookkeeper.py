@@ -1,0 +1,335 @@
+"""The books of one node: energy readings and observations in, settled windows out. Pure, and told the time.
+
+A GPU has a timeline of what was measured and a cursor up to which it is settled; what lies between is pending.
+A window is the stretch from the cursor to the next edge: the midpoint of an observation that every timeline
+and every server of the owner group has passed. Cursors hold cumulative values, not times alone, so nothing
+falls between two windows and nothing is in two (laws 1 and 2).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from joulemeter.attribution import GpuWindow, Phase, Use, User, split
+from joulemeter.counters import EnergyCounter
+from joulemeter.crosscheck import CrossCheck
+from joulemeter.history import ServerHistory, Work
+from joulemeter.ledger import Ledger
+from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation
+from joulemeter.ownership import OwnerGroup, owner_groups
+from joulemeter.priors import Coefficients
+from joulemeter.timeline import Timeline
+
+METER_GAP_SECONDS: Final = 10.0
+"""Energy of a longer silence of the meter cannot be placed in time: it is real, and nobody's."""
+WINDOW_SECONDS: Final = 9.5
+"""Shortest window: ten seconds at one observation a second, with room for a late answer. A prompt's tokens are
+counted when its prefill is done, so shorter windows would separate them from their energy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the books are kept; see the configuration keys of the same names."""
+
+    give_up_seconds: float = 60.0
+    zero_hold_seconds: float = 30.0
+    series_ttl_seconds: float = 3600.0
+    idle: Literal["owner", "unattributed"] = "owner"
+
+    @property
+    def keep_seconds(self) -> float:
+        """How long details are kept that may still be asked for."""
+        return self.give_up_seconds + self.zero_hold_seconds + 6 * WINDOW_SECONDS
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Reasons for which energy can be unattributed under these terms."""
+        return ("no_server", "server_unreachable", "meter_gap") + (
+            ("idle",) if self.idle == "unattributed" else ()
+        )
+
+
+@dataclass(slots=True)
+class GpuAccount:
+    """One GPU: what was measured, and up to where it is settled."""
+
+    gpu: Gpu
+    counter: EnergyCounter
+    timeline: Timeline
+    settled_until_seconds: float
+    hold_until_seconds: float
+    settled: Amount = field(default_factory=Amount)
+    in_gaps: Amount = field(default_factory=Amount)
+    resets: int = 0
+    crosscheck: CrossCheck = field(default_factory=CrossCheck)
+
+    @property
+    def measured(self) -> Amount:
+        """All energy since the counter was first seen."""
+        return self.timeline.total + self.in_gaps
+
+    @property
+    def pending(self) -> Amount:
+        """Measured and not settled."""
+        return self.timeline.total - self.settled
+
+    def take(self, until_seconds: float) -> Amount:
+        """Move the cursor and return what it passed."""
+        cut = self.timeline.at(until_seconds)
+        if cut.energy_joules < self.settled.energy_joules:  # interpolation rounds; the cursor never goes back
+            cut = self.settled
+        taken, self.settled = cut - self.settled, cut
+        self.settled_until_seconds = max(self.settled_until_seconds, until_seconds)
+        return taken
+
+
+@dataclass(slots=True)
+class ServerAccount:
+    """One server: its observed work, and up to where it is settled."""
+
+    default_model: str
+    counts_tokens: bool
+    wanted_since_seconds: float
+    history: ServerHistory
+    has_phases: bool = True
+    uses: frozenset[str] = frozenset()
+    hold_until_seconds: float = 0.0
+    settled_until_seconds: float | None = None
+    settled: dict[str, Work] = field(default_factory=dict)
+
+    @property
+    def heard_at_seconds(self) -> float:
+        """When it last answered, or since when it has been expected to."""
+        observed = self.history.observed_at_seconds
+        return self.wanted_since_seconds if observed is None else observed
+
+    def take(self, until_seconds: float) -> dict[str, Work]:
+        """Move the cursor, not beyond the last observation, and return each model's work that it passed."""
+        until_seconds = min(until_seconds, self.heard_at_seconds)
+        now = self.history.at(until_seconds)
+        passed = {model: work - self.settled.get(model, Work()) for model, work in now.items()}
+        self.settled = now
+        self.settled_until_seconds = until_seconds
+        return passed
+
+
+class Bookkeeper:
+    """Keeps the ledger of one node. Every method takes the time; none asks for it."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        price: Callable[[float], Amount],
+        coefficients: Callable[[Gpu], Coefficients],
+    ) -> None:
+        self._terms = terms
+        self._price = price
+        self._coefficients = coefficients
+        self._loaded_at_seconds: dict[User, float] = {}
+        self.gpus: dict[str, GpuAccount] = {}
+        self.servers: dict[str, ServerAccount] = {}
+        self.ledger = Ledger()
+
+    # ------------------------------------------------------------------------------------------ taking in
+
+    def expect_server(
+        self, name: str, default_model: str, now_seconds: float, *, counts_tokens: bool
+    ) -> None:
+        """A server that is to be watched; GPUs without an owner are held pending until its GPUs are known."""
+        self.servers[name] = ServerAccount(
+            default_model, counts_tokens, now_seconds, ServerHistory(keep_seconds=self._terms.keep_seconds)
+        )
+
+    def meter(self, gpu: Gpu, readings: Iterable[EnergyReading]) -> None:
+        """Take in one GPU's readings, oldest first; they are priced now, when they are measured."""
+        for reading in readings:
+            account = self.gpus.get(gpu.uuid)
+            if account is None:
+                account = self._open_gpu(gpu, reading.at_seconds)
+            increase = account.counter.advance(reading)
+            if increase is None:
+                continue
+            account.resets += increase.reset
+            amount = self._price(increase.energy_joules)
+            if increase.gap_seconds > METER_GAP_SECONDS:
+                account.in_gaps += amount
+                self.ledger.add_unattributed(gpu.uuid, "meter_gap", amount)
+                amount = Amount()
+            late_seconds = increase.gap_seconds / 2 if gpu.energy_source is EnergySource.COUNTER else 0.0
+            account.timeline.append(
+                reading.at_seconds - late_seconds, amount, read_at_seconds=reading.at_seconds
+            )
+            if reading.power_watts is not None and gpu.energy_source is EnergySource.COUNTER:
+                account.crosscheck.advance(
+                    reading.at_seconds, reading.power_watts, account.measured.energy_joules
+                )
+
+    def observe(
+        self, observation: Observation, *, has_phases: bool, default_model: str | None = None
+    ) -> None:
+        """Take in a server's page."""
+        server = self.servers[observation.server]
+        server.has_phases = has_phases
+        server.default_model = default_model or server.default_model
+        server.history.observe(observation, default_model=server.default_model)
+        if server.settled_until_seconds is None:
+            server.settled_until_seconds = observation.at_seconds
+        phases = (Phase.PREFILL, Phase.DECODE, Phase.IDLE) if has_phases else (Phase.UNSPLIT, Phase.IDLE)
+        for model in server.history.loaded:
+            user = User(observation.server, model)
+            if user not in self._loaded_at_seconds:
+                self.ledger.open_user(user, phases, tokens=server.counts_tokens)
+                server.hold_until_seconds = observation.at_seconds + self._terms.zero_hold_seconds
+            self._loaded_at_seconds[user] = observation.at_seconds
+
+    def own(self, server: str, uuids: frozenset[str]) -> None:
+        """Say which GPUs a server uses. While that cannot be told, what was said last stands."""
+        self.servers[server].uses = uuids
+
+    # ------------------------------------------------------------------------------------------ settling
+
+    def settle(self, now_seconds: float) -> None:
+        """Close every window that can be closed now, and give up what has waited too long."""
+        for server in self.servers.values():
+            if now_seconds - server.heard_at_seconds > self._terms.series_ttl_seconds:
+                server.uses = frozenset()
+        known = {name: server.uses & self.gpus.keys() for name, server in self.servers.items()}
+        groups = owner_groups(known)
+        for group in groups:
+            self._settle_group(group, known, now_seconds)
+        owned = {uuid for group in groups for uuid in group.gpus}
+        for name, server in self.servers.items():
+            if not known[name] and now_seconds - server.wanted_since_seconds > self._terms.give_up_seconds:
+                self._lose(name, now_seconds, "no_gpu")
+        if any(
+            not known[name] and now_seconds - server.wanted_since_seconds <= self._terms.give_up_seconds
+            for name, server in self.servers.items()
+        ):
+            owned = set(self.gpus)  # whose they are may be known soon
+        for uuid in self.gpus.keys() - owned:
+            self._settle_unattributed(uuid, "no_server", now_seconds)
+        self._retire(now_seconds)
+
+    def _settle_group(
+        self, group: OwnerGroup, known: Mapping[str, frozenset[str]], now_seconds: float
+    ) -> None:
+        silent = [
+            name
+            for name in group.servers
+            if now_seconds - self.servers[name].heard_at_seconds > self._terms.give_up_seconds
+        ]
+        given_up = frozenset[str]().union(*(known[name] for name in silent))
+        for uuid in given_up:
+            self._settle_unattributed(uuid, "server_unreachable", now_seconds)
+        for name in group.servers:
+            if known[name] <= given_up:
+                self._lose(name, now_seconds, "server_unreachable")
+        heard = {name: known[name] - given_up for name in group.servers if not known[name] <= given_up}
+        if not heard:
+            return
+        gpus = [self.gpus[uuid] for uuid in group.gpus if uuid not in given_up]
+        holds = [self.servers[name].hold_until_seconds for name in heard] + [
+            a.hold_until_seconds for a in gpus
+        ]
+        if now_seconds < max(holds):
+            return
+        limit = min(
+            *(self.servers[name].heard_at_seconds for name in heard),
+            *(self._covered_until(account, now_seconds) for account in gpus),
+        )
+        while (edge := self._next_edge(heard, gpus, limit)) is not None:
+            self._close(heard, edge)
+
+    def _next_edge(
+        self, heard: Iterable[str], gpus: Iterable[GpuAccount], limit_seconds: float
+    ) -> float | None:
+        """The first observation midpoint that ends a window, or None while everything is too recent."""
+        start = max(account.settled_until_seconds for account in gpus)
+        midpoints = (
+            midpoint
+            for name in heard
+            for midpoint in self.servers[name].history.midpoints_between(start, limit_seconds)
+            if midpoint - start >= WINDOW_SECONDS
+        )
+        return min(midpoints, default=None)
+
+    def _close(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> None:
+        """Attribute every GPU's energy from its cursor to the edge, and publish the work done with it."""
+        uses: dict[str, dict[User, Use]] = {uuid: {} for uuids in heard.values() for uuid in uuids}
+        for name, uuids in heard.items():
+            server = self.servers[name]
+            begun_seconds = min(self.gpus[uuid].settled_until_seconds for uuid in uuids)
+            if server.settled_until_seconds is not None and server.settled_until_seconds < begun_seconds:
+                self._lose(name, begun_seconds, "server_unreachable")  # its energy of that time was given up
+            for model, work in server.take(edge_seconds).items():
+                loaded = model in server.history.loaded
+                if not loaded and not work.any:
+                    continue
+                user = User(name, model)
+                if server.counts_tokens:
+                    self.ledger.add_work(user, work)
+                for uuid in uuids:
+                    uses[uuid][user] = Use(work.scaled(1 / len(uuids)), server.has_phases, loaded)
+        for uuid, of_gpu in uses.items():
+            self._attribute(self.gpus[uuid], of_gpu, edge_seconds)
+
+    def _attribute(self, account: GpuAccount, uses: Mapping[User, Use], edge_seconds: float) -> None:
+        duration_seconds = edge_seconds - account.settled_until_seconds
+        amount = account.take(edge_seconds)
+        if amount.energy_joules == 0 or not uses:
+            self.ledger.add_unattributed(account.gpu.uuid, "no_server", amount)
+            return
+        window = GpuWindow(amount.energy_joules, duration_seconds)
+        for (user, phase), joules in split(window, uses, self._coefficients(account.gpu)).items():
+            part = amount.scaled(joules / amount.energy_joules)
+            if phase is Phase.IDLE and self._terms.idle == "unattributed":
+                self.ledger.add_unattributed(account.gpu.uuid, "idle", part)
+            else:
+                self.ledger.add_model(user, phase, part)
+
+    def _settle_unattributed(self, uuid: str, reason: str, now_seconds: float) -> None:
+        account = self.gpus[uuid]
+        if now_seconds < account.hold_until_seconds:
+            return
+        until_seconds = min(now_seconds, self._covered_until(account, now_seconds))
+        if until_seconds > account.settled_until_seconds:
+            self.ledger.add_unattributed(uuid, reason, account.take(until_seconds))
+
+    def _lose(self, name: str, until_seconds: float, reason: str) -> None:
+        server = self.servers[name]
+        if server.settled_until_seconds is None:
+            return
+        for model, work in server.take(until_seconds).items():
+            if server.counts_tokens and work.any:
+                self.ledger.lose_work(User(name, model), work, reason)
+
+    def _covered_until(self, account: GpuAccount, now_seconds: float) -> float:
+        """Up to where a GPU's energy is known; a GPU lost for long keeps nobody waiting."""
+        lost_seconds = now_seconds - account.timeline.read_at_seconds
+        if lost_seconds > self._terms.give_up_seconds:
+            return now_seconds
+        return account.timeline.covered_until_seconds
+
+    # ------------------------------------------------------------------------------------------ coming, going
+
+    def _open_gpu(self, gpu: Gpu, at_seconds: float) -> GpuAccount:
+        self.gpus[gpu.uuid] = account = GpuAccount(
+            gpu,
+            EnergyCounter(gpu.max_power_watts),
+            Timeline(at_seconds, keep_seconds=self._terms.keep_seconds),
+            settled_until_seconds=at_seconds,
+            hold_until_seconds=at_seconds + self._terms.zero_hold_seconds,
+        )
+        self.ledger.open_gpu(gpu.uuid, self._terms.reasons)
+        return account
+
+    def _retire(self, now_seconds: float) -> None:
+        """Drop the series of models that have not been seen for `series_ttl_seconds`."""
+        for user, at_seconds in list(self._loaded_at_seconds.items()):
+            if now_seconds - at_seconds > self._terms.series_ttl_seconds:
+                self.ledger.retire(user)
+                del self._loaded_at_seconds[user]
+                server = self.servers[user.server]
+                server.history.forget(user.model)
+                server.settled.pop(user.model, None)

@@ -1,0 +1,128 @@
+"""Cumulative readings to increases: first sight, resets, impossible jumps, late series, restarts. Pure."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from joulemeter.model import EnergyReading, Role, RoleReading
+
+UNKNOWN_BOARD_WATTS = 3000.0
+"""Ceiling for a board that does not tell its limit; above any board sold, far below a counter's lifetime total."""
+
+HEADROOM = 1.5
+"""Boards exceed their limit for milliseconds, and a counter's tick may bring more than the gap's energy."""
+
+TICK_SECONDS = 1.0
+"""Longest update period of a counter that we allow for: a reading may bring that much more than its gap."""
+
+WOBBLE = 0.99
+"""A live count is a product of rounded numbers (llama.cpp prints six digits): so small a fall is no restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Increase:
+    """What one energy reading adds: joules >= 0 over the gap since the reading before."""
+
+    energy_joules: float
+    gap_seconds: float
+    reset: bool = False
+
+
+class EnergyCounter:
+    """A GPU's cumulative energy, made monotone.
+
+    Law 2: a reading that goes backwards is a reset, and the increase counts from the new value; a rise (or a
+    value after a reset) that no board could have drawn since the last reading is not energy: it is counted as
+    a reset and adds nothing. The first reading is the baseline: what the counter held before is not ours.
+    """
+
+    def __init__(self, max_power_watts: float | None) -> None:
+        self._max_watts = (max_power_watts or UNKNOWN_BOARD_WATTS) * HEADROOM
+        self._last: EnergyReading | None = None
+
+    def advance(self, reading: EnergyReading) -> Increase | None:
+        """Return the increase since the last reading, or None for the baseline.
+
+        Raises:
+            ValueError: the reading is not finite, negative, or older than the last one (a meter's bug).
+        """
+        if not (math.isfinite(reading.total_joules) and reading.total_joules >= 0):
+            raise ValueError(f"{reading.uuid}: total_joules={reading.total_joules} is not >= 0")
+        last, self._last = self._last, reading
+        if last is None:
+            return None
+        gap_seconds = reading.at_seconds - last.at_seconds
+        if gap_seconds < 0:
+            raise ValueError(
+                f"{reading.uuid}: reading at {reading.at_seconds} is older than {last.at_seconds}"
+            )
+        possible_joules = self._max_watts * (gap_seconds + TICK_SECONDS)
+        risen_joules = reading.total_joules - last.total_joules
+        if 0 <= risen_joules <= possible_joules:
+            return Increase(risen_joules, gap_seconds)
+        fresh_joules = reading.total_joules if risen_joules < 0 else math.inf
+        return Increase(fresh_joules if fresh_joules <= possible_joules else 0.0, gap_seconds, reset=True)
+
+
+class PowerIntegral:
+    """Joules from power by the trapezoid rule, for boards without an energy counter."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+        self.total_joules = 0.0
+
+    def advance(self, at_seconds: float, power_watts: float) -> float:
+        """Add the stretch since the last reading and return the running total in joules."""
+        if self._last is not None:
+            last_at_seconds, last_watts = self._last
+            self.total_joules += (last_watts + power_watts) / 2 * (at_seconds - last_at_seconds)
+        self._last = (at_seconds, power_watts)
+        return self.total_joules
+
+
+class SeriesCounters:
+    """Increases of a server's counters, per series (subtract, then add).
+
+    The first page is the baseline. A series that appears later in the same process counts from 0; so does
+    every series after a restart, known by the process's start time or by a value that fell (DESIGN 3.4).
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+        self._start_time_seconds: float | None = None
+        self._baseline_taken = False
+
+    def advance(
+        self, readings: Iterable[RoleReading], start_time_seconds: float | None
+    ) -> list[tuple[RoleReading, float]]:
+        """Return each reading with its increase (>= 0) since the page before."""
+        known = self._start_time_seconds
+        if known is not None and start_time_seconds is not None and start_time_seconds != known:
+            self._last.clear()
+        self._start_time_seconds = start_time_seconds if start_time_seconds is not None else known
+        increases = []
+        for reading in readings:
+            before = self._last.get(reading.series, 0.0 if self._baseline_taken else reading.value)
+            if reading.role is Role.LIVE_GENERATION and WOBBLE * before <= reading.value < before:
+                increases.append((reading, 0.0))
+                continue
+            fell = reading.value < before
+            increases.append((reading, reading.value if fell else reading.value - before))
+            self._last[reading.series] = reading.value
+        self._baseline_taken = True
+        return increases
+
+
+class RunningTotal:
+    """A hardware counter as ours: starts at 0 when first seen, survives restarts of the source."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self.total = 0.0
+
+    def advance(self, value: float) -> float:
+        """Add the increase since the last reading and return the total."""
+        if self._last is not None:
+            self.total += value if value < self._last else value - self._last
+        self._last = value
+        return self.total

@@ -1,0 +1,249 @@
+"""A server's observations -> cumulative work per model, known at every instant between two pages. Pure.
+
+Counters that move only when a request ends would put a whole request's tokens into its last seconds. They are
+laid over the time in which the request ran instead (`Spread`), and agree with the server's own count whenever
+nothing runs.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+
+from joulemeter.counters import SeriesCounters
+from joulemeter.model import GAUGES, Moves, Observation, Role
+
+PRIOR_TOKENS_PER_RUNNING_SECOND = 30.0
+"""Speed of one request before any has finished: about reading speed times five, as chat servers are tuned."""
+PRIOR_RUNNING_SECONDS = 30.0
+"""Weight of that prior: half a minute of running requests."""
+PRIOR_LIVE_TOKENS = 1000.0
+"""A live count is taken at its word until this many tokens say how far it is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one model of one server did; cumulative in a history, an increase in a window.
+
+    `running_seconds` is the integral of the running requests over time; `steps` is None where the server
+    does not count its engine steps.
+    """
+
+    prompt_tokens: float = 0.0
+    cached_prompt_tokens: float = 0.0
+    generation_tokens: float = 0.0
+    requests: float = 0.0
+    steps: float | None = None
+    running_seconds: float = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was done at all."""
+        return self != Work(steps=self.steps) or bool(self.steps)
+
+    def __add__(self, other: "Work") -> "Work":
+        return self._combined(other, 1.0)
+
+    def __sub__(self, other: "Work") -> "Work":
+        return self._combined(other, -1.0)
+
+    def interpolated(self, later: "Work", ratio: float) -> "Work":
+        """Return the work at `ratio` of the way from here to `later`."""
+        return self._combined(later - self, ratio)
+
+    def scaled(self, ratio: float) -> "Work":
+        """Return `ratio` of it."""
+        return Work()._combined(self, ratio)
+
+    def _combined(self, other: "Work", sign: float) -> "Work":
+        steps = None if other.steps is None else (self.steps or 0.0) + sign * other.steps
+        return Work(
+            self.prompt_tokens + sign * other.prompt_tokens,
+            self.cached_prompt_tokens + sign * other.cached_prompt_tokens,
+            self.generation_tokens + sign * other.generation_tokens,
+            self.requests + sign * other.requests,
+            steps,
+            self.running_seconds + sign * other.running_seconds,
+        )
+
+
+@dataclass(slots=True)
+class Spread:
+    """Lays a counter that moves at a request's end over the time in which the request ran.
+
+    `effort` is anything that grows while tokens are made: the server's own live count, steps times running
+    requests, or running seconds. Tokens per effort are learned from what has finished. The total never falls,
+    and equals the exact count whenever nothing runs; an estimate that ran ahead is made up for later.
+    """
+
+    tokens_per_effort_prior: float
+    prior_effort: float
+    total: float = 0.0
+    _exact: float = 0.0
+    _finished: float = 0.0
+    _effort: float = 0.0
+    _episode_exact: float = 0.0
+    _episode_effort: float = 0.0
+
+    def advance(self, exact_increase: float, effort_increase: float, *, running: bool) -> float:
+        """Return the new total after one interval."""
+        self._exact += exact_increase
+        self._episode_exact += exact_increase
+        self._episode_effort += effort_increase
+        if not running:
+            self._finished += self._episode_exact
+            self._effort += self._episode_effort
+            self._episode_exact = self._episode_effort = 0.0
+        finished = self._finished + self.tokens_per_effort_prior * self.prior_effort
+        speed = finished / (self._effort + self.prior_effort)
+        in_flight = max(0.0, speed * self._episode_effort - self._episode_exact) if running else 0.0
+        self.total = max(self.total, self._exact + in_flight)
+        return self.total
+
+
+def _by_running_seconds() -> Spread:
+    return Spread(PRIOR_TOKENS_PER_RUNNING_SECOND, PRIOR_RUNNING_SECONDS)
+
+
+@dataclass(slots=True)
+class _ModelState:
+    """One model's running totals at the latest page."""
+
+    work: Work = field(default_factory=Work)
+    prompt_tokens: float = 0.0
+    with_cached_tokens: float = 0.0
+    exact_prompt: float = 0.0
+    running: float = 0.0
+    prompt_spread: Spread = field(default_factory=_by_running_seconds)
+    _generation_spread: Spread | None = None
+
+    def generation_spread(self, *, live: bool) -> Spread:
+        """How generated tokens are laid over time: by a live count of them, or by running seconds."""
+        if self._generation_spread is None:
+            self._generation_spread = Spread(1.0, PRIOR_LIVE_TOKENS) if live else _by_running_seconds()
+        return self._generation_spread
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    at_seconds: float
+    work: dict[str, Work]
+
+
+class ServerHistory:
+    """Work of each model of one server over the last minutes; totals start at the first page (the baseline)."""
+
+    def __init__(self, *, keep_seconds: float) -> None:
+        self._keep_seconds = keep_seconds
+        self._counters = SeriesCounters()
+        self._models: dict[str, _ModelState] = {}
+        self._points: deque[_Point] = deque()
+        self.loaded: frozenset[str] = frozenset()
+        """Models on the latest page."""
+
+    @property
+    def observed_at_seconds(self) -> float | None:
+        """Midpoint of the latest observation."""
+        return self._points[-1].at_seconds if self._points else None
+
+    def midpoints_between(self, after_seconds: float, until_seconds: float) -> list[float]:
+        """Observation midpoints in (after, until], oldest first."""
+        return [p.at_seconds for p in self._points if after_seconds < p.at_seconds <= until_seconds]
+
+    def running(self, model: str) -> float | None:
+        """Running requests of a loaded model at the latest observation."""
+        return self._models[model].running if model in self.loaded else None
+
+    def observe(self, observation: Observation, *, default_model: str) -> None:
+        """Take in a page. An observation not younger than the last one is ignored (it says nothing new)."""
+        last = self.observed_at_seconds
+        if last is not None and observation.at_seconds <= last:
+            return
+        seconds = 0.0 if last is None else observation.at_seconds - last
+        increases: dict[str, dict[Role, float]] = {}
+        late: dict[str, set[Role]] = {}
+        gauges: dict[str, float] = {}
+        counters = [r for r in observation.page.readings if r.role not in GAUGES]
+        for reading, increase in self._counters.advance(counters, observation.page.start_time_seconds):
+            model = reading.model or default_model
+            of_model = increases.setdefault(model, {})
+            of_model[reading.role] = of_model.get(reading.role, 0.0) + increase
+            if reading.moves is Moves.FINISH:
+                late.setdefault(model, set()).add(reading.role)
+        for reading in observation.page.readings:
+            if reading.role is Role.RUNNING:
+                model = reading.model or default_model
+                gauges[model] = gauges.get(model, 0.0) + reading.value
+        self.loaded = frozenset(increases) | frozenset(gauges) or frozenset({default_model})
+        for model in self.loaded:
+            self._advance(model, increases.get(model, {}), late.get(model, set()), gauges.get(model), seconds)
+        for model in self._models.keys() - self.loaded:
+            self._models[model].running = 0.0
+        self._points.append(
+            _Point(observation.at_seconds, {model: state.work for model, state in self._models.items()})
+        )
+        while (
+            len(self._points) > 1 and self._points[0].at_seconds < observation.at_seconds - self._keep_seconds
+        ):
+            self._points.popleft()
+
+    def forget(self, model: str) -> None:
+        """Drop a model that is long gone; should it return, it starts at 0."""
+        self.loaded -= {model}
+        self._models.pop(model, None)
+        for point in self._points:
+            point.work.pop(model, None)
+
+    def at(self, at_seconds: float) -> dict[str, Work]:
+        """Cumulative work of each model at an instant, interpolated between two observations."""
+        points = self._points
+        if not points:
+            return {}
+        if at_seconds >= points[-1].at_seconds:
+            return dict(points[-1].work)
+        if at_seconds <= points[0].at_seconds:
+            return dict(points[0].work)
+        right = bisect_left(points, at_seconds, key=lambda point: point.at_seconds)
+        before, after = points[right - 1], points[right]
+        ratio = (at_seconds - before.at_seconds) / (after.at_seconds - before.at_seconds)
+        return {
+            model: before.work.get(model, Work()).interpolated(work, ratio)
+            for model, work in after.work.items()
+        }
+
+    def _advance(
+        self, model: str, increase: dict[Role, float], late: set[Role], running: float | None, seconds: float
+    ) -> None:
+        state = self._models.setdefault(model, _ModelState())
+        mean_running = ((running or 0.0) + state.running) / 2
+        running_seconds = mean_running * seconds
+        work, steps = state.work, increase.get(Role.STEPS)
+        state.prompt_tokens += increase.get(Role.PROMPT, 0.0)
+        state.with_cached_tokens += increase.get(Role.PROMPT_WITH_CACHED, 0.0)
+        cached_tokens = work.cached_prompt_tokens + increase.get(Role.CACHED_PROMPT, 0.0)
+        exact_prompt = state.prompt_tokens
+        if state.with_cached_tokens:
+            exact_prompt = max(state.exact_prompt, exact_prompt + state.with_cached_tokens - cached_tokens)
+        prompt_increase, state.exact_prompt = exact_prompt - state.exact_prompt, exact_prompt
+        if late & {Role.PROMPT, Role.PROMPT_WITH_CACHED}:
+            prompt_tokens = state.prompt_spread.advance(
+                prompt_increase, running_seconds, running=bool(running)
+            )
+        else:
+            prompt_tokens = work.prompt_tokens + prompt_increase
+        generation_increase = increase.get(Role.GENERATION, 0.0)
+        if Role.GENERATION in late:
+            live = increase.get(Role.LIVE_GENERATION, None if steps is None else steps * mean_running)
+            generation_tokens = state.generation_spread(live=live is not None).advance(
+                generation_increase, running_seconds if live is None else live, running=bool(running)
+            )
+        else:
+            generation_tokens = work.generation_tokens + generation_increase
+        state.running = running or 0.0
+        state.work = Work(
+            prompt_tokens,
+            cached_tokens,
+            generation_tokens,
+            work.requests + increase.get(Role.REQUESTS, 0.0),
+            work.steps if steps is None else (work.steps or 0.0) + steps,
+            work.running_seconds + running_seconds,
+        )

@@ -1,0 +1,284 @@
+"""NVIDIA GPUs through NVML's `pynvml` binding: millijoules since the driver was loaded, read as joules."""
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import pynvml
+
+from joulemeter.counters import PowerIntegral
+from joulemeter.errors import MeterError
+from joulemeter.model import EnergyReading, EnergySource, Gpu, GpuStatus
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+JOULES_PER_MILLIJOULE: Final = 1e-3
+WATTS_PER_MILLIWATT: Final = 1e-3
+SECONDS_PER_NANOSECOND: Final = 1e-9
+FIRST_RETRY_SECONDS: Final = 0.5
+LAST_RETRY_SECONDS: Final = 30.0
+RESCAN_SECONDS: Final = 30.0
+POWER_EVERY_ROUNDS: Final = 4
+"""Power is only the cross-check where there is a counter: every fourth round is plenty for a minute's mean."""
+
+VIOLATION_FIELDS: Final = {
+    "power_cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
+    "thermal": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+    "sync_boost": pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
+    "board_limit": pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT,
+    "reliability": pynvml.NVML_FI_DEV_PERF_POLICY_RELIABILITY,
+}
+LIBRARY_GONE: Final = frozenset(
+    {
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+)
+UNSUPPORTED: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
+
+REMEDIES: Final = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "install the NVIDIA driver, give the container the `utility` driver"
+    " capability, or name another library in JOULEMETER_NVML_LIBRARY",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "load the NVIDIA kernel module (nvidia-smi should list the GPUs)",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the driver was upgraded under us: restart joulemeter",
+    pynvml.NVML_ERROR_OPERATING_SYSTEM: "the device files are blocked: recreate the container",
+    pynvml.NVML_ERROR_NO_PERMISSION: "run where the device files /dev/nvidia* may be read",
+}
+
+
+@dataclass(slots=True)
+class _Device:
+    """A GPU's state in this process; `handle` is None while it is lost."""
+
+    gpu: Gpu
+    handle: Any
+    integral: PowerIntegral
+    failing_since_seconds: float | None = None
+    failures: int = 0
+    retry_at_seconds: float = 0.0
+
+
+class NvmlMeter:
+    """Reads energy, and the slow figures, of every NVIDIA GPU; a GPU that fails comes back by UUID.
+
+    Args:
+        library: path of an NVML library to load in place of the driver's.
+        nvml: the binding, `pynvml`.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        library: str | None = None,
+        *,
+        nvml: Any = pynvml,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._library = library
+        self._nvml = nvml
+        self._clock = clock
+        self._devices: dict[str, _Device] = {}
+        self._driver_version = ""
+        self._opened = False
+        self._round = 0
+        self._rescan_at_seconds = 0.0
+
+    @property
+    def gpus(self) -> Mapping[str, Gpu]:
+        """Every GPU ever seen, by UUID."""
+        return {uuid: device.gpu for uuid, device in self._devices.copy().items()}
+
+    @property
+    def up(self) -> frozenset[str]:
+        """UUIDs of the GPUs whose last reading succeeded."""
+        devices = self._devices.copy().items()
+        return frozenset(
+            uuid for uuid, d in devices if d.handle is not None and d.failing_since_seconds is None
+        )
+
+    def open(self) -> None:
+        """Initialise NVML and find the GPUs. Raises MeterError with the remedy."""
+        nvml = self._nvml
+        try:
+            if self._library and nvml.nvmlLib is None:
+                nvml.nvmlLib = ctypes.CDLL(self._library)
+            nvml.nvmlInit()
+            self._opened = True
+            self._driver_version = nvml.nvmlSystemGetDriverVersion()
+            for device in self._devices.values():
+                device.handle = None  # handles of the last initialisation are stale
+                device.retry_at_seconds = 0.0
+            self._scan()
+        except OSError as error:
+            raise MeterError(f"JOULEMETER_NVML_LIBRARY={self._library}: {error}") from error
+        except nvml.NVMLError as error:
+            raise MeterError(f"nvml: {self._explain(error)}") from error
+        except nvml.NVMLLibraryMismatchError as error:  # not an NVMLError
+            raise MeterError(f"nvml: {error}: use the nvidia-ml-py of this driver's generation") from error
+
+    def read(self) -> Sequence[EnergyReading]:
+        """Read every GPU's energy; power too in every fourth round, or where there is no energy counter."""
+        now = self._clock()
+        if now >= self._rescan_at_seconds:
+            self._guarded(self._scan)
+        self._round += 1
+        with_power = self._round % POWER_EVERY_ROUNDS == 0
+        readings = []
+        for device in self._devices.values():
+            if now < device.retry_at_seconds:
+                continue
+            try:
+                if device.handle is None:
+                    device.handle = self._nvml.nvmlDeviceGetHandleByUUID(device.gpu.uuid)
+                reading = self._read_device(device, with_power=with_power)
+            except self._nvml.NVMLError as error:
+                self._failed(device, error, now)
+                continue
+            self._answered(device, now)
+            readings.append(reading)
+        return readings
+
+    def status(self, uuid: str) -> GpuStatus:
+        """The slow readings of one GPU; what fails is None."""
+        device = self._devices.get(uuid)
+        if device is None or device.handle is None or device.failing_since_seconds is not None:
+            return GpuStatus()
+        handle, nvml = device.handle, self._nvml
+        memory = self._optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        return GpuStatus(
+            power_watts=self._optional(lambda: self._power_watts(handle)),
+            power_limit_watts=self._optional(
+                lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * WATTS_PER_MILLIWATT
+            ),
+            utilization_ratio=self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
+            memory_used_bytes=None if memory is None else float(memory.used),
+            memory_total_bytes=None if memory is None else float(memory.total),
+            temperature_celsius=self._optional(
+                lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+            ),
+            throttle_seconds=self._optional(lambda: self._throttle_seconds(handle)) or {},
+        )
+
+    def compute_processes(self) -> Mapping[str, frozenset[int]]:
+        """Pids with a compute context on each GPU that answers."""
+        processes = {}
+        for uuid, device in self._devices.copy().items():
+            handle = device.handle
+            if handle is None:
+                continue
+            found = self._optional(lambda h=handle: self._nvml.nvmlDeviceGetComputeRunningProcesses(h))  # type: ignore[misc]
+            if found is not None:
+                processes[uuid] = frozenset(int(process.pid) for process in found)
+        return processes
+
+    def close(self) -> None:
+        """Shut NVML down."""
+        if self._opened:
+            self._opened = False
+            self._optional(self._nvml.nvmlShutdown)
+
+    def _scan(self) -> None:
+        """Take note of GPUs not seen before; indexes of known ones stay."""
+        nvml = self._nvml
+        self._rescan_at_seconds = self._clock() + RESCAN_SECONDS
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = nvml.nvmlDeviceGetUUID(handle)
+                if uuid in self._devices:
+                    continue
+                gpu = self._describe(index, uuid, handle)
+            except nvml.NVMLError as error:
+                log.debug("gpu %d: left out of this scan: %s", index, error)
+                continue
+            self._devices[uuid] = _Device(gpu, handle, PowerIntegral())
+            log.info("gpu %d: %s %s, energy from %s", index, gpu.product, uuid, gpu.energy_source)
+
+    def _describe(self, index: int, uuid: str, handle: Any) -> Gpu:
+        nvml = self._nvml
+        source = EnergySource.COUNTER
+        try:
+            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        except nvml.NVMLError as error:
+            if error.value not in UNSUPPORTED:
+                raise
+            self._power_watts(handle)  # neither: not a GPU that we can measure
+            source = EnergySource.POWER_INTEGRATION
+        limits = self._optional(lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle))
+        limit = limits[1] if limits else self._optional(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        watts = limit * WATTS_PER_MILLIWATT if limit else None
+        return Gpu(index, uuid, nvml.nvmlDeviceGetName(handle), self._driver_version, source, watts)
+
+    def _read_device(self, device: _Device, *, with_power: bool) -> EnergyReading:
+        uuid, handle = device.gpu.uuid, device.handle
+        if device.gpu.energy_source is EnergySource.POWER_INTEGRATION:
+            begun = self._clock()
+            watts = self._power_watts(handle)
+            at_seconds = (begun + self._clock()) / 2
+            return EnergyReading(uuid, device.integral.advance(at_seconds, watts), at_seconds, watts)
+        begun = self._clock()
+        millijoules = self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        at_seconds = (begun + self._clock()) / 2
+        power_watts = self._optional(lambda: self._power_watts(handle)) if with_power else None
+        return EnergyReading(uuid, millijoules * JOULES_PER_MILLIJOULE, at_seconds, power_watts)
+
+    def _power_watts(self, handle: Any) -> float:
+        """Instantaneous draw where the driver has it, for nvmlDeviceGetPowerUsage is a 1 s mean on many boards."""
+        field = self._nvml.nvmlDeviceGetFieldValues(handle, [self._nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+        if field.nvmlReturn == self._nvml.NVML_SUCCESS:
+            return float(field.value.uiVal) * WATTS_PER_MILLIWATT
+        return float(self._nvml.nvmlDeviceGetPowerUsage(handle)) * WATTS_PER_MILLIWATT
+
+    def _throttle_seconds(self, handle: Any) -> dict[str, float]:
+        fields = self._nvml.nvmlDeviceGetFieldValues(handle, list(VIOLATION_FIELDS.values()))
+        return {
+            reason: field.value.ullVal * SECONDS_PER_NANOSECOND
+            for reason, field in zip(VIOLATION_FIELDS, fields, strict=True)
+            if field.nvmlReturn == self._nvml.NVML_SUCCESS
+        }
+
+    def _failed(self, device: _Device, error: Exception, now: float) -> None:
+        """Leave the GPU out and retry with backoff; a library that is gone is opened again as a whole."""
+        if getattr(error, "value", None) in LIBRARY_GONE:
+            for each in self._devices.values():
+                each.failing_since_seconds = each.failing_since_seconds or now
+            raise MeterError(f"nvml: {self._explain(error)}") from error
+        device.failures += 1
+        if device.failures == 1:  # one failed call in ten is no lost GPU: try again in the next round
+            device.failing_since_seconds = now
+            return
+        if device.failures == 2:  # noqa: PLR2004 - once a state change
+            log.warning("gpu %s: %s; its counters stand still until it is back", device.gpu.uuid, error)
+        device.handle = None
+        backoff_seconds = FIRST_RETRY_SECONDS * 2.0 ** min(device.failures - 2, 10)
+        device.retry_at_seconds = now + min(backoff_seconds, LAST_RETRY_SECONDS)
+
+    def _answered(self, device: _Device, now: float) -> None:
+        if device.failing_since_seconds is None:
+            return
+        if device.failures > 1:
+            log.info("gpu %s: back after %.1f s", device.gpu.uuid, now - device.failing_since_seconds)
+        device.failing_since_seconds, device.failures = None, 0
+
+    def _guarded(self, scan: Callable[[], None]) -> None:
+        try:
+            scan()
+        except self._nvml.NVMLError as error:
+            if getattr(error, "value", None) in LIBRARY_GONE:
+                raise MeterError(f"nvml: {self._explain(error)}") from error
+            log.debug("nvml: scan failed: %s", error)
+
+    def _optional(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except self._nvml.NVMLError:
+            return None
+
+    def _explain(self, error: Exception) -> str:
+        remedy = REMEDIES.get(getattr(error, "value", None) or 0)
+        return f"{error}: {remedy}" if remedy else str(error)

@@ -1,0 +1,189 @@
+"""The one loop: ask the servers, cut the timelines where the answers came in, settle, publish one snapshot."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from joulemeter.bookkeeper import Bookkeeper
+from joulemeter.counters import RunningTotal
+from joulemeter.errors import JoulemeterError
+from joulemeter.meters import EnergyMeter
+from joulemeter.model import GpuStatus, Observation
+from joulemeter.ownership import owner_groups
+from joulemeter.runtime.sampler import Sampler
+from joulemeter.runtime.watch import ServerWatch
+from joulemeter.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 0.2
+"""How long a tick waits for answers; what comes later is taken in by the next one."""
+STATUS_SECONDS = 5.0
+OWNERS_SECONDS = 15.0
+UNOWNED_SECONDS = 2.0
+"""Process lists take milliseconds a GPU of the driver's lock: often only while some server's GPUs are unknown."""
+WEDGED_SECONDS = 10.0
+
+Owners = Callable[[], Mapping[str, frozenset[str] | None]]
+
+
+class Observer:
+    """Ticks from start to start of each interval; a late tick is skipped, not queued.
+
+    Args:
+        books: the node's books; only this loop touches them.
+        sampler: where energy readings come from.
+        meter: for the slow readings.
+        watches: the servers, by name.
+        owners: finds each server's GPUs (UUIDs; None where that cannot be told now); blocking.
+        snapshot: composes what the page shows.
+        interval_seconds: between ticks.
+    """
+
+    name = "observer"
+
+    def __init__(
+        self,
+        books: Bookkeeper,
+        sampler: Sampler,
+        meter: EnergyMeter,
+        watches: Mapping[str, ServerWatch],
+        *,
+        owners: Owners,
+        snapshot: Callable[["Observer"], Snapshot],
+        interval_seconds: float,
+    ) -> None:
+        self._books = books
+        self._sampler = sampler
+        self._meter = meter
+        self._watches = watches
+        self._owners = owners
+        self._compose = snapshot
+        self._interval_seconds = interval_seconds
+        self._due_seconds = dict.fromkeys(watches, 0.0)
+        self._answers: list[Observation] = []
+        self._background: dict[str, asyncio.Task[None]] = {}
+        self._next_seconds: dict[str, float] = {}
+        self._throttle: dict[tuple[str, str], RunningTotal] = {}
+        self._unowned = True
+        self.statuses: dict[str, GpuStatus] = {}
+        self.latest: Snapshot | None = None
+        self.ticked_at_seconds = time.monotonic()
+
+    @property
+    def throttle_seconds(self) -> dict[tuple[str, str], float]:
+        """Time held back since the GPU was first seen, by UUID and reason."""
+        return {key: total.total for key, total in self._throttle.items()}
+
+    def problem(self) -> str | None:
+        """What is wrong with the loops, or None while they tick."""
+        now = time.monotonic()
+        for what, beat_at_seconds in (
+            ("observer", self.ticked_at_seconds),
+            ("sampler", self._sampler.beat_at_seconds),
+        ):
+            silent_seconds = now - beat_at_seconds
+            if silent_seconds > max(WEDGED_SECONDS, 10 * self._interval_seconds):
+                return f"{what}: no beat for {silent_seconds:.0f} s"
+        return None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tick until `stop`."""
+        loop = asyncio.get_running_loop()
+        self._sampler.start()
+        try:
+            next_at = loop.time()
+            while not stop.is_set():
+                await self._tick()
+                next_at += self._interval_seconds
+                next_at = max(loop.time(), next_at)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_at):
+                        await stop.wait()
+        finally:
+            for task in self._background.values():
+                task.cancel()
+            await asyncio.gather(*self._background.values(), return_exceptions=True)
+            await asyncio.to_thread(self._sampler.stop)
+
+    async def _tick(self) -> None:
+        if self._sampler.crashed is not None:
+            raise self._sampler.crashed
+        now = time.monotonic()
+        asked = self._ask_servers(now)
+        self._every("status", STATUS_SECONDS, now, self._read_statuses)
+        self._every("owners", UNOWNED_SECONDS if self._unowned else OWNERS_SECONDS, now, self._find_owners)
+        if asked:
+            await asyncio.wait(asked, timeout=min(ANSWER_SECONDS, self._interval_seconds / 2))
+        self._take_in()
+        self._books.settle(time.monotonic())
+        self.latest = self._compose(self)
+        self.ticked_at_seconds = time.monotonic()
+
+    def _take_in(self) -> None:
+        gpus = self._meter.gpus
+        for reading in self._sampler.drain():
+            self._books.meter(gpus[reading.uuid], (reading,))
+        answers, self._answers = self._answers, []
+        for observation in answers:
+            dialect = self._watches[observation.server].dialect
+            self._books.observe(observation, has_phases=dialect is None or dialect.has_phases)
+
+    def _ask_servers(self, now: float) -> list[asyncio.Task[None]]:
+        """Ask every owner group that is due, its servers together; a group still being asked waits."""
+        known = {name: self._books.servers[name].uses for name in self._watches}
+        groups = [group.servers for group in owner_groups(known)]
+        groups += [(name,) for name, uses in known.items() if not uses]
+        tasks = []
+        for servers in groups:
+            due = min(self._due_seconds[name] for name in servers)
+            if now < due - self._interval_seconds / 4 or any(self._is_running(name) for name in servers):
+                continue
+            interval_seconds = max(self._watches[name].interval_seconds() for name in servers)
+            for name in servers:
+                self._due_seconds[name] = now + interval_seconds
+                tasks.append(self._start(name, self._observe(name)))
+        return tasks
+
+    async def _observe(self, name: str) -> None:
+        with contextlib.suppress(JoulemeterError):  # the watch has logged and counted it
+            self._answers.append(await self._watches[name].observe())
+
+    async def _read_statuses(self) -> None:
+        for uuid in self._meter.gpus:
+            status = await asyncio.to_thread(self._meter.status, uuid)
+            self.statuses[uuid] = status
+            for reason, seconds in status.throttle_seconds.items():
+                self._throttle.setdefault((uuid, reason), RunningTotal()).advance(seconds)
+
+    async def _find_owners(self) -> None:
+        owners = await asyncio.to_thread(self._owners)
+        for name, uuids in owners.items():
+            if uuids is not None:
+                self._books.own(name, uuids)
+        self._unowned = any(not self._books.servers[name].uses for name in self._watches)
+
+    def _every(
+        self, task: str, seconds: float, now: float, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Start background work when it is due and not still running."""
+        if now >= self._next_seconds.get(task, 0.0) and not self._is_running(task):
+            self._next_seconds[task] = now + seconds
+            self._start(task, work())
+
+    def _is_running(self, key: str) -> bool:
+        task = self._background.get(key)
+        if task is None:
+            return False
+        if task.done():
+            task.result()  # a bug of ours in the background is raised here, in the loop
+            del self._background[key]
+            return False
+        return True
+
+    def _start(self, key: str, work: Awaitable[None]) -> asyncio.Task[None]:
+        self._background[key] = task = asyncio.ensure_future(work)
+        return task

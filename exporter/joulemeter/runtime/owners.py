@@ -1,0 +1,93 @@
+"""Which GPUs each server uses: from the configuration, else from the processes behind its port."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from joulemeter.config import ServerConfig
+from joulemeter.discovery import process
+from joulemeter.errors import DiscoveryError
+from joulemeter.meters import EnergyMeter
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class OwnerFinder:
+    """Finds the GPUs of every server; blocking (reads /proc and NVML's process lists).
+
+    Args:
+        servers: the configured servers.
+        meter: knows the GPUs and the processes on them.
+        gpus_of: (port, host, compute processes by UUID) -> UUIDs; raises DiscoveryError.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[ServerConfig],
+        meter: EnergyMeter,
+        *,
+        gpus_of: Callable[[int, str, Mapping[str, frozenset[int]]], frozenset[str]] = process.gpus_of,
+    ) -> None:
+        self._servers = servers
+        self._meter = meter
+        self._gpus_of = gpus_of
+        self.problems: dict[str, str] = {}
+        self._found: dict[str, frozenset[str]] = {}
+        self._said: dict[str, str] = {}
+
+    def find(self) -> dict[str, frozenset[str] | None]:
+        """UUIDs by server name; None where it cannot be told now (`problems` says why)."""
+        if not self._meter.gpus:
+            return {}
+        processes: Mapping[str, frozenset[int]] = {}
+        if any(server.gpus is None for server in self._servers):
+            processes = self._meter.compute_processes()
+        found: dict[str, frozenset[str] | None] = {}
+        for server in self._servers:
+            try:
+                found[server.name] = self._of(server, processes)
+                self.problems.pop(server.name, None)
+            except DiscoveryError as error:
+                found[server.name] = None
+                self.problems[server.name] = str(error)
+            self._say(server.name, found[server.name])
+        return found
+
+    def _of(self, server: ServerConfig, processes: Mapping[str, frozenset[int]]) -> frozenset[str]:
+        if server.gpus is None:
+            url = urlsplit(server.url)
+            port = url.port or DEFAULT_PORTS[url.scheme]
+            uuids = self._gpus_of(port, url.hostname or "", processes)
+            lost = self._meter.gpus.keys() - processes.keys()
+            uuids |= self._found.get(server.name, frozenset()) & lost  # a lost GPU lists no process
+            if not uuids:
+                raise DiscoveryError(
+                    f"server {server.name}: the process on port {port} and its children use no GPU that NVML lists:"
+                    " run joulemeter in the host's PID namespace, or name the GPUs (gpus: [0])"
+                )
+            self._found[server.name] = uuids
+            return uuids
+        by_index = {gpu.index: uuid for uuid, gpu in self._meter.gpus.items()}
+        wanted = {by_index.get(gpu, str(gpu)) if isinstance(gpu, int) else gpu for gpu in server.gpus}
+        missing = wanted - self._meter.gpus.keys()
+        if missing:
+            known = ", ".join(f"{index} ({uuid})" for index, uuid in sorted(by_index.items())) or "none"
+            raise DiscoveryError(
+                f"server {server.name}: gpus: {', '.join(sorted(missing))} not found; this node has {known}"
+            )
+        return frozenset(wanted)
+
+    def _say(self, name: str, uuids: frozenset[str] | None) -> None:
+        """One line per change."""
+        gpus = self._meter.gpus
+        if uuids is None:
+            line = f"its GPUs are not known: {self.problems[name]}"
+        else:
+            line = "uses GPU " + ", ".join(
+                str(gpus[uuid].index) for uuid in sorted(uuids, key=lambda u: gpus[u].index)
+            )
+        if self._said.get(name) != line:
+            self._said[name] = line
+            log.log(logging.WARNING if uuids is None else logging.INFO, "server %s: %s", name, line)

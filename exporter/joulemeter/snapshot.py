@@ -1,0 +1,186 @@
+"""All that /metrics shows at one instant: an immutable table of samples, composed from the books. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from joulemeter import catalog
+from joulemeter.attribution import User
+from joulemeter.bookkeeper import Bookkeeper, ServerAccount
+from joulemeter.catalog import Metric
+from joulemeter.histogram import HistogramValue
+from joulemeter.model import Amount, Gpu, GpuStatus, GridSample
+
+Labels = tuple[str, ...]
+Samples = dict[Labels, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What a server's watch knows beside its counters."""
+
+    up: bool
+    dialect: str
+    version: str
+    response_seconds: HistogramValue
+    refused_pages: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a snapshot shows beside the books."""
+
+    at_timestamp_seconds: float
+    version: str
+    python_version: str
+    simulated: bool
+    meter: str
+    meter_up: bool
+    gpus_up: frozenset[str]
+    statuses: Mapping[str, GpuStatus]
+    throttle_seconds: Mapping[tuple[str, str], float]
+    servers: Mapping[str, ServerState]
+    grid: GridSample
+    pue: float
+    sample_intervals: HistogramValue
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Samples by metric name and label values; published by one assignment, never changed."""
+
+    samples: Mapping[str, Mapping[Labels, float]]
+    histograms: Mapping[str, Mapping[Labels, HistogramValue]] = field(default_factory=dict)
+
+
+def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
+    """Write down the books and their surroundings; unknown values are absent (law 3)."""
+    samples: dict[str, Samples] = {}
+    for part in (
+        _energy(books),
+        _work(books),
+        _hardware(books, around),
+        _servers(books, around),
+        _own(around),
+    ):
+        for metric, labels, value in part:
+            samples.setdefault(metric.name, {})[labels] = value
+    answered: dict[Labels, HistogramValue] = {
+        (name,): state.response_seconds for name, state in around.servers.items() if state.dialect
+    }
+    return Snapshot(
+        samples,
+        {
+            catalog.SAMPLE_INTERVAL.name: {(): around.sample_intervals},
+            catalog.OBSERVATION_DURATION.name: answered,
+        },
+    )
+
+
+Row = tuple[Metric, Labels, float]
+
+
+def _gpu(gpu: Gpu) -> Labels:
+    return (str(gpu.index), gpu.uuid)
+
+
+def _served(user: User) -> Labels:
+    return (user.server, user.model, "", "")
+
+
+def _energy(books: Bookkeeper) -> Iterator[Row]:
+    ledger = books.ledger
+    for account in books.gpus.values():
+        labels = _gpu(account.gpu)
+        yield from _amount(catalog.GPU_ENERGY, catalog.GPU_CO2E, labels, account.measured)
+        yield from _amount(catalog.PENDING_ENERGY, catalog.PENDING_CO2E, labels, account.pending)
+        yield catalog.COUNTER_RESETS, labels, account.resets
+        if account.crosscheck.ratio is not None:
+            yield catalog.CROSSCHECK, labels, account.crosscheck.ratio
+    for (uuid, reason), amount in ledger.unattributed.items():
+        labels = (*_gpu(books.gpus[uuid].gpu), reason)
+        yield from _amount(catalog.UNATTRIBUTED_ENERGY, catalog.UNATTRIBUTED_CO2E, labels, amount)
+    for (user, phase), amount in ledger.model.items():
+        yield from _amount(catalog.MODEL_ENERGY, catalog.MODEL_CO2E, (*_served(user), phase), amount)
+    if books.gpus:
+        yield from _amount(catalog.RETIRED_ENERGY, catalog.RETIRED_CO2E, (), ledger.retired)
+
+
+def _amount(joules: Metric, grams: Metric, labels: Labels, amount: Amount) -> Iterator[Row]:
+    yield joules, labels, amount.energy_joules
+    yield grams, labels, amount.co2e_grams
+
+
+def _work(books: Bookkeeper) -> Iterator[Row]:
+    ledger = books.ledger
+    for (user, kind), count in ledger.tokens.items():
+        yield catalog.MODEL_TOKENS, (*_served(user), kind), count
+    for user, count in ledger.requests.items():
+        yield catalog.MODEL_REQUESTS, _served(user), count
+    for (user, kind, reason), count in ledger.lost_tokens.items():
+        yield catalog.UNATTRIBUTED_TOKENS, (*_served(user), kind, reason), count
+
+
+def _hardware(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
+    for uuid, account in books.gpus.items():
+        labels, status = _gpu(account.gpu), around.statuses.get(uuid, GpuStatus())
+        gpu = account.gpu
+        yield catalog.GPU_INFO, (*labels, gpu.product, gpu.driver_version, gpu.energy_source), 1
+        yield catalog.SOURCE_UP, ("gpu", uuid), uuid in around.gpus_up
+        if uuid not in around.gpus_up:
+            continue  # a lost GPU's gauges disappear
+        for metric, value in (
+            (catalog.GPU_POWER, status.power_watts),
+            (catalog.GPU_POWER_LIMIT, status.power_limit_watts),
+            (catalog.GPU_UTILIZATION, status.utilization_ratio),
+            (catalog.GPU_MEMORY_USED, status.memory_used_bytes),
+            (catalog.GPU_MEMORY_TOTAL, status.memory_total_bytes),
+            (catalog.GPU_TEMPERATURE, status.temperature_celsius),
+        ):
+            if value is not None:
+                yield metric, labels, value
+    for (uuid, reason), seconds in around.throttle_seconds.items():
+        if uuid in books.gpus:
+            yield catalog.GPU_THROTTLE, (*_gpu(books.gpus[uuid].gpu), reason), seconds
+
+
+def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
+    for name, state in around.servers.items():
+        yield catalog.SOURCE_UP, ("server", name), state.up
+        for reason in catalog.REFUSAL_REASONS:
+            yield catalog.REFUSED_PAGES, (name, reason), state.refused_pages.get(reason, 0)
+        account = books.servers[name]
+        for model in sorted(account.history.loaded):
+            served = _served(User(name, model))
+            gpus = [books.gpus[uuid].gpu for uuid in sorted(account.uses & books.gpus.keys())]
+            product = ", ".join(sorted({gpu.product for gpu in gpus}))
+            split = ("prior" if account.has_phases else "none") if gpus else ""
+            method = _method(books, name, account) if gpus else ""
+            yield catalog.SERVER_INFO, (*served, state.dialect, state.version, method, split, product), 1
+            for gpu in gpus:
+                yield catalog.SERVER_GPU_INFO, (*served, *_gpu(gpu)), 1
+            running = account.history.running(model)
+            if state.up and running is not None:
+                yield catalog.MODEL_REQUESTS_RUNNING, served, running
+
+
+def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:
+    """Whether a model has its GPUs to itself."""
+    alone = len(account.history.loaded) == 1 and not any(
+        account.uses & other.uses for other_name, other in books.servers.items() if other_name != name
+    )
+    return "exclusive" if alone else "shared"
+
+
+def _own(around: Surroundings) -> Iterator[Row]:
+    grid = around.grid
+    yield catalog.GRID_INTENSITY, (grid.zone, "average"), grid.intensity_grams_per_kwh
+    for quality in catalog.GRID_QUALITIES:
+        yield catalog.GRID_QUALITY, (grid.zone, quality), quality == grid.quality
+    origin = (grid.zone, grid.source, grid.factor, grid.boundary, grid.granularity, grid.dataset)
+    yield catalog.GRID_INFO, origin, 1
+    yield catalog.PUE, (), around.pue
+    yield catalog.SOURCE_UP, ("meter", around.meter), around.meter_up
+    yield catalog.SOURCE_UP, ("grid", grid.source), 1
+    yield catalog.LAST_TICK, (), around.at_timestamp_seconds
+    yield catalog.SIMULATED, (), around.simulated
+    yield catalog.BUILD_INFO, (around.version, around.python_version), 1

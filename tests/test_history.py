@@ -1,0 +1,146 @@
+"""Observations to work: per model, interpolated, and with late counters laid over the time they belong to."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulemeter.history import ServerHistory, Spread
+from joulemeter.model import Moves, Observation, PageReading, Role, RoleReading
+
+
+@dataclass
+class Page:
+    """Builds observations of one server."""
+
+    readings: list[RoleReading] = field(default_factory=list)
+
+    def add(
+        self, role: Role, value: float, moves: Moves | None = Moves.STEP, model: str = "m", series: str = ""
+    ) -> "Page":
+        self.readings.append(RoleReading(role, model, series or f"{role}/{model}", value, moves))
+        return self
+
+    def at(self, at_seconds: float) -> Observation:
+        return Observation("s", at_seconds, PageReading("test", tuple(self.readings)))
+
+
+def history() -> ServerHistory:
+    return ServerHistory(keep_seconds=600)
+
+
+def test_work_counts_from_the_first_page_and_is_interpolated():
+    server = history()
+    server.observe(Page().add(Role.GENERATION, 1000).at(10), default_model="?")
+    server.observe(Page().add(Role.GENERATION, 1100).at(11), default_model="?")
+    assert server.at(10)["m"].generation_tokens == 0
+    assert server.at(10.25)["m"].generation_tokens == pytest.approx(25)
+    assert server.at(99)["m"].generation_tokens == 100
+
+
+def test_t6_cached_tokens_are_taken_out_of_a_prompt_counter_that_includes_them():
+    server = history()
+    for at, prompt, cached in ((0, 100, 40), (1, 1100, 680)):
+        page = Page().add(Role.PROMPT_WITH_CACHED, prompt, Moves.FIRST_TOKEN)
+        server.observe(page.add(Role.CACHED_PROMPT, cached, Moves.ADMISSION).at(at), default_model="?")
+    work = server.at(1)["m"]
+    assert (work.prompt_tokens, work.cached_prompt_tokens) == (360, 640)
+
+
+def test_cache_hits_counted_at_admission_never_make_computed_tokens_fall():
+    server, computed = history(), []
+    for at, prompt, cached in ((0, 0, 0), (1, 1000, 0), (2, 1000, 800), (3, 2000, 800)):
+        page = Page().add(Role.PROMPT_WITH_CACHED, prompt, Moves.FIRST_TOKEN)
+        server.observe(page.add(Role.CACHED_PROMPT, cached, Moves.ADMISSION).at(at), default_model="?")
+        computed.append(server.at(at)["m"].prompt_tokens)
+    assert computed == [0, 1000, 1000, 1200]
+
+
+def finishing(live: bool) -> list[float]:
+    """A request of 1,000 tokens that runs from 1 s to 21 s, on a server that counts at the end."""
+    server, totals = history(), []
+    for second in range(24):
+        running = 1 if 1 <= second < 21 else 0
+        page = (
+            Page()
+            .add(Role.GENERATION, 1000 if second >= 21 else 0, Moves.FINISH)
+            .add(Role.RUNNING, running, None)
+        )
+        if live:
+            page.add(Role.LIVE_GENERATION, min(max(0, second - 1), 20) * 50)
+        server.observe(page.at(second), default_model="?")
+        totals.append(server.at(second)["m"].generation_tokens)
+    return totals
+
+
+def test_a_counter_that_moves_at_the_end_is_laid_over_the_request_by_the_live_count():
+    totals = finishing(live=True)
+    assert totals[11] == pytest.approx(500)
+    assert totals[-1] == 1000
+    assert max(b - a for a, b in zip(totals, totals[1:], strict=False)) <= 60
+
+
+def test_without_a_live_count_running_requests_carry_the_estimate():
+    totals = finishing(live=False)
+    assert totals[0] == 0
+    assert totals[20] == pytest.approx(30 * 19.5)  # the prior: 30 tokens a second and running request
+    assert totals[-1] == 1000
+
+
+def test_steps_times_running_requests_are_a_live_count():
+    server, totals = history(), []
+    for second in range(22):
+        running = 4 if 0 < second < 21 else 0
+        page = Page().add(Role.GENERATION, 4000 if second >= 21 else 0, Moves.FINISH)
+        page.add(Role.STEPS, min(second, 20) * 50).add(Role.RUNNING, running, None)
+        server.observe(page.at(second), default_model="?")
+        totals.append(server.at(second)["m"].generation_tokens)
+    assert totals[10] == pytest.approx(2000, rel=0.1)
+    assert totals[-1] == 4000
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500), st.booleans()), min_size=1, max_size=50))
+def test_a_spread_never_falls_and_is_never_below_the_exact_count(steps: list[tuple[int, int, bool]]):
+    spread, exact, before = Spread(1.0, 1000.0), 0, 0.0
+    for finished, effort, running in steps:
+        exact += finished
+        total = spread.advance(finished, effort, running=running)
+        assert total >= before
+        assert total >= exact
+        before = total
+
+
+def test_an_estimate_that_ran_ahead_is_made_up_for():
+    spread = Spread(1.0, 1000.0)
+    assert spread.advance(0, 100, running=True) == 100
+    assert spread.advance(60, 0, running=False) == 100
+    assert spread.advance(40, 0, running=False) == 100
+    assert spread.advance(10, 0, running=False) == 110
+
+
+def test_a_server_without_models_on_its_page_serves_the_default_model():
+    server = history()
+    server.observe(Page().at(0), default_model="named")
+    assert server.loaded == {"named"}
+
+
+def test_a_model_swap_ends_one_model_and_begins_another():
+    server = history()
+    server.observe(
+        Page().add(Role.GENERATION, 5, model="old").add(Role.RUNNING, 2, None, model="old").at(0),
+        default_model="?",
+    )
+    server.observe(Page().add(Role.GENERATION, 3, model="new").at(1), default_model="?")
+    assert server.loaded == {"new"}
+    assert server.running("old") is None
+    assert server.at(1)["new"].generation_tokens == 3
+    server.forget("old")
+    assert "old" not in server.at(1)
+
+
+def test_an_observation_that_is_not_younger_says_nothing():
+    server = history()
+    server.observe(Page().add(Role.GENERATION, 5).at(1), default_model="?")
+    server.observe(Page().add(Role.GENERATION, 50).at(1), default_model="?")
+    assert server.at(2)["m"].generation_tokens == 0
