@@ -1,0 +1,49 @@
+#!/bin/sh
+# Make sure that the two tools which pip cannot bring are here: a C compiler (cc), for the virtual GPU library,
+# and promtool, for the rules. promtool is unpacked from Debian's package below .cache/tools, which needs no root
+# and starts no service. What cannot be installed is named with the command that would; the exit status is then 1.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+tools="$root/.cache/tools"
+missing=0
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The prefix that lets us run apt: empty as root, sudo where it asks nothing; 1 if there is no way.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif have sudo && sudo -n true 2>/dev/null; then sudo -n "$@"
+    else return 1
+    fi
+}
+
+install_cc() {
+    if have cc; then return 0; fi
+    if have apt-get && as_root apt-get update -q >&2 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends gcc libc6-dev >&2 &&
+        have cc; then return 0; fi
+    echo "install-tools: no C compiler (cc); run: sudo apt-get install gcc libc6-dev" >&2
+    missing=1
+}
+
+install_promtool() {
+    if have promtool || [ -x "$tools/usr/bin/promtool" ]; then return 0; fi
+    if have apt-get && have dpkg; then
+        mkdir -p "$tools/download"
+        # A fresh machine has no package lists yet; one that has them needs no root at all.
+        if (cd "$tools/download" && { apt-get download -q prometheus || { as_root apt-get update -q && apt-get download -q prometheus; }; }) >&2 &&
+            dpkg -x "$tools"/download/prometheus_*.deb "$tools" && [ -x "$tools/usr/bin/promtool" ]; then
+            rm -r "$tools/download"
+            return 0
+        fi
+        rm -rf "$tools/download"
+    fi
+    echo "install-tools: no promtool; install Prometheus's promtool on the PATH, on Debian with:" \
+        "sudo apt-get install --no-install-recommends prometheus" >&2
+    missing=1
+}
+
+install_cc
+install_promtool
+exit "$missing"
