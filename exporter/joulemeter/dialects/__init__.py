@@ -1,10 +1,16 @@
 """Dialects: how each inference server names what we need. Text in, roles out; no I/O, no state."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Final, Protocol, cast
 
-from joulemeter.dialects.pages import Sample
+from joulemeter.dialects.pages import Sample, names, pick
+from joulemeter.dialects.remedies import why_not
+from joulemeter.errors import PageError
 from joulemeter.model import PageReading
+
+NAMES: Final = ("vllm", "sglang", "llamacpp", "tgi")
+"""The dialects that need no configuration, each the name of its module; `generic` is made from names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +33,62 @@ class IdentityQuestion:
 class Dialect(Protocol):
     """What one server family's page means."""
 
-    name: str
-    families: frozenset[str]
-    """Sample names to pick from the page, folded (`:` is `_`), suffixes included."""
-    filter_path: str | None
-    """Path on which the server renders only the families named by `?name[]=`, or None if it cannot."""
-    questions: tuple[IdentityQuestion, ...]
-    has_phases: bool
-    """Whether prefill and decode can be told apart; if not, busy energy is `phase="unsplit"`."""
+    @property
+    def name(self) -> str:
+        """Label `dialect` of `joulemeter_server_info`."""
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Sample names to pick from the page, folded (`:` is `_`), suffixes included."""
+
+    @property
+    def filter_path(self) -> str | None:
+        """Path on which the server renders only the families named by `?name[]=`, or None if it cannot."""
+
+    @property
+    def filter_names(self) -> tuple[str, ...]:
+        """What to ask `filter_path` for: sample names in the server's own spelling, which it compares."""
+
+    @property
+    def questions(self) -> tuple[IdentityQuestion, ...]:
+        """Where the server says who it is."""
+
+    @property
+    def has_phases(self) -> bool:
+        """Whether prefill and decode can be told apart; if not, busy energy is `phase="unsplit"`."""
 
     def recognises(self, names: frozenset[str]) -> bool:
         """Say whether a page with these folded sample names is this server's."""
 
     def read(self, samples: tuple[Sample, ...]) -> PageReading:
         """Turn picked samples into roles. Raises PageError (`not_metrics`, `bad_value`)."""
+
+
+def by_name(name: str) -> Dialect:
+    """Return the dialect of that name, one of `NAMES`. Raises ValueError for any other."""
+    if name not in NAMES:
+        raise ValueError(f"{name!r} is no dialect; known: {', '.join(NAMES)}")
+    return cast("Dialect", import_module(f"joulemeter.dialects.{name}").PLUGIN)
+
+
+def recognise(body: str) -> Dialect:
+    """Return the dialect of a page by the names on it. Raises PageError (`not_metrics`) with a remedy."""
+    found = names(body)
+    for name in NAMES:
+        dialect = by_name(name)
+        if dialect.recognises(found):
+            return dialect
+    raise PageError("not_metrics", why_not(body, found))
+
+
+def read_page(body: str, dialect: Dialect) -> PageReading:
+    """Read a page in a dialect that is known already.
+
+    Raises:
+        PageError: `not_metrics` with a remedy if nothing on the page is this dialect's; `bad_value`,
+            `too_many_series` as `pages.pick` says.
+    """
+    samples = pick(body, dialect.families)
+    if not dialect.recognises(frozenset(sample.name for sample in samples)):
+        raise PageError("not_metrics", f"not a page of {dialect.name}: {why_not(body, names(body))}")
+    return dialect.read(samples)

@@ -1,0 +1,47 @@
+"""SGLang with --enable-metrics.
+
+Read from SGLang 0.5.23 (srt/observability/metrics_collector.py, scheduler_components/metrics_reporter.py),
+older versions back to 0.4.6, and recorded from 0.5.23:
+
+* `realtime_tokens_total` moves with every prefill chunk and decode step; its decode leaves out the first
+  token, which prefill makes, and its prefill includes the one-token probes of /health_generate;
+* `prompt_tokens_total`, `generation_tokens_total` and `cached_tokens_total` move when a request ends;
+* series appear with their first use, at their full value, and `is_streaming` was added to them by 0.5.19;
+* with --enable-metrics-for-all-schedulers every rank publishes the same tokens.
+"""
+
+from typing import Final
+
+from joulemeter.dialects import IdentityQuestion
+from joulemeter.dialects.rules import MODELS, CounterDialect, Rule
+from joulemeter.model import Moves, Role
+
+REALTIME: Final = "realtime_tokens_total"
+
+PLUGIN: Final = CounterDialect(
+    name="sglang",
+    prefixes=("sglang:",),
+    always=(
+        Rule(Role.GENERATION, "generation_tokens_total", Moves.FINISH),
+        Rule(Role.REQUESTS, "num_requests_total", Moves.FINISH),
+        Rule(Role.RUNNING, "num_running_reqs"),
+        Rule(Role.WAITING, "num_queue_reqs"),
+    ),
+    ways=(
+        # Since 0.5.7 to 0.5.10.
+        (
+            Rule(Role.PROMPT, REALTIME, Moves.STEP, where=("mode", "prefill_compute")),
+            Rule(Role.CACHED_PROMPT, REALTIME, Moves.STEP, where=("mode", "prefill_cache")),
+            Rule(Role.LIVE_GENERATION, REALTIME, Moves.STEP, where=("mode", "decode")),
+        ),
+        # Before. cache_source="total" is no sum of the other sources: a request is counted either there or by
+        # source (observe_one_finished_request), so all of them are read.
+        (
+            Rule(Role.PROMPT_WITH_CACHED, "prompt_tokens_total", Moves.FINISH),
+            Rule(Role.CACHED_PROMPT, "cached_tokens_total", Moves.FINISH),
+        ),
+    ),
+    model_labels=("model_name",),
+    rank_labels=frozenset({"tp_rank", "pp_rank", "moe_ep_rank"}),
+    questions=(IdentityQuestion("/server_info", version_at=("version",)), MODELS),
+)
