@@ -1,0 +1,217 @@
+"""The configuration: a mapping in, a Config or every problem at once out (ConfigError). Reads no files."""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast
+
+import yaml
+
+from joulemeter.errors import ConfigError
+from joulemeter.server_config import ServerConfig, is_host, page_url, read_servers, refuse_twins
+from joulemeter.settings import Section, shown, suggestion
+
+__all__ = [
+    "Config",
+    "GridSettings",
+    "ObservationSettings",
+    "Sampling",
+    "ServerConfig",
+    "load",
+    "parse",
+    "with_overrides",
+]
+
+Idle = Literal["owner", "unattributed"]
+
+GRID_SOURCES: Final = ("fixed", "static")
+IDLE: Final = ("owner", "unattributed")
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - an exporter is there to be scraped
+ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
+MAX_PORT: Final = 65_535
+HOUR_SECONDS: Final = 3600.0
+MONTH_SECONDS: Final = 31 * 24 * HOUR_SECONDS
+MAX_GRAMS_PER_KWH: Final = 10_000.0
+"""Far above any fuel (lignite: about 1,200), and far below a value given per MWh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How often energy is read."""
+
+    interval_seconds: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationSettings:
+    """How often servers are asked, how long one may take, and when its energy is given up."""
+
+    interval_seconds: float = 1.0
+    timeout_seconds: float = 2.0
+    give_up_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GridSettings:
+    """Where the carbon intensity comes from; the first source that answers wins."""
+
+    zone: str | None = None
+    sources: tuple[str, ...] = ("static",)
+    fixed_intensity_grams_per_kwh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set; what is left out has these values."""
+
+    listen_host: str = ANY_ADDRESS
+    listen_port: int = 9847
+    series_ttl_seconds: float = HOUR_SECONDS
+    zero_hold_seconds: float = 30.0
+    sampling: Sampling = Sampling()
+    observation: ObservationSettings = ObservationSettings()
+    servers: tuple[ServerConfig, ...] = ()
+    idle: Idle = "owner"
+    grid: GridSettings = GridSettings()
+    pue: float = 1.0
+
+
+def load(text: str, *, source: str) -> Config:
+    """Read a configuration file's YAML text; `source` names it in errors. An empty file is all defaults.
+
+    Raises:
+        ConfigError: the text is not YAML (with its line), or `parse` found problems.
+    """
+    try:
+        raw = yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise ConfigError([f"{line}: {error.problem or error.context}"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{source}: not YAML text: {error}"]) from error
+    except ValueError as error:  # a date with a 13th month, an integer of 5,000 digits
+        raise ConfigError([f"{source}: {error}; put text that looks like a date in quotes"]) from error
+    return parse({} if raw is None else raw)
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML's safe subset, refusing a key given twice: the first value would silently be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping whose keys are all different."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse(raw: Mapping[str, object]) -> Config:
+    """Check a whole configuration.
+
+    Raises:
+        ConfigError: with every problem, each with its place, the value and what is expected instead.
+    """
+    problems: list[str] = []
+    top = Section(raw, "", problems)
+    default = Config()
+    listen = top.converted("listen", (default.listen_host, default.listen_port), address)
+    config = Config(
+        listen_host=listen[0],
+        listen_port=listen[1],
+        series_ttl_seconds=top.number(
+            "series_ttl_seconds", default.series_ttl_seconds, low=60, high=MONTH_SECONDS
+        ),
+        zero_hold_seconds=top.number("zero_hold_seconds", default.zero_hold_seconds, low=0, high=600),
+        sampling=_sampling(top.section("sampling")),
+        observation=_observation(top.section("observation")),
+        servers=read_servers(top.items("servers"), "servers", problems),
+        idle=cast("Idle", top.choice("idle", default.idle, IDLE)),
+        grid=_grid(top.section("grid")),
+        pue=top.number("pue", default.pue, low=1, high=10),
+    )
+    top.finish()
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def with_overrides(config: Config, servers: Sequence[str], listen: str | None) -> Config:
+    """Let command-line flags replace all of the file's servers (if any are given) and its listen address.
+
+    Raises:
+        ConfigError: with every unusable value; the place is the flag.
+    """
+    problems: list[str] = []
+    found = []
+    for url in servers:
+        try:
+            found.append(ServerConfig(*page_url(url)))
+        except ValueError as error:
+            problems.append(f"--server: {error}")
+    refuse_twins([(f"--server {server.url}", server) for server in found], problems)
+    host, port = config.listen_host, config.listen_port
+    try:
+        host, port = address(listen) if listen is not None else (host, port)
+    except ValueError as error:
+        problems.append(f"--listen: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return replace(config, servers=tuple(found) or config.servers, listen_host=host, listen_port=port)
+
+
+def address(value: object) -> tuple[str, int]:
+    """Split HOST:PORT; IPv6 stands in brackets, no host means every IPv4 address, port 0 means a free one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        host, port = match["host"].strip("[]") or ANY_ADDRESS, int(match["port"])
+        if is_host(host) and port <= MAX_PORT:
+            return host, port
+    raise ValueError(f"expected HOST:PORT such as 0.0.0.0:9847 or [::]:9847, got {shown(value)}")
+
+
+def _sampling(section: Section) -> Sampling:
+    seconds = section.number("interval_seconds", Sampling().interval_seconds, low=0.02, high=1)
+    section.finish()
+    return Sampling(interval_seconds=seconds)
+
+
+def _observation(section: Section) -> ObservationSettings:
+    default = ObservationSettings()
+    read = ObservationSettings(
+        interval_seconds=section.number("interval_seconds", default.interval_seconds, low=0.1, high=5),
+        timeout_seconds=section.number("timeout_seconds", default.timeout_seconds, low=0.1, high=60),
+        give_up_seconds=section.number("give_up_seconds", default.give_up_seconds, low=1, high=HOUR_SECONDS),
+    )
+    if read.give_up_seconds <= read.timeout_seconds:
+        wanted = f"more than timeout_seconds ({read.timeout_seconds:g})"
+        section.problem("give_up_seconds", f"expected {wanted}, got {read.give_up_seconds:g}")
+    section.finish()
+    return read
+
+
+def _grid(section: Section) -> GridSettings:
+    sources: list[str] = []
+    for index, source in enumerate(section.items("sources", GridSettings().sources)):
+        place = f"sources[{index}]"
+        if not isinstance(source, str) or source not in GRID_SOURCES:
+            section.problem(place, f"unknown value {shown(source)}; {suggestion(source, GRID_SOURCES)}")
+        elif source in sources:
+            section.problem(place, f"{source!r} is already in the list; name each source once")
+        else:
+            sources.append(source)
+    zone = section.text("zone", None)
+    fixed = section.section("fixed")
+    grams = fixed.number("intensity_grams_per_kwh", None, low=0, high=MAX_GRAMS_PER_KWH)
+    if "fixed" in sources and fixed.get("intensity_grams_per_kwh") is None:
+        fixed.problem("intensity_grams_per_kwh", "missing; source 'fixed' needs it (gCO2e per kWh)")
+    fixed.finish()
+    section.finish()
+    return GridSettings(zone=zone, sources=tuple(sources), fixed_intensity_grams_per_kwh=grams)
