@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from joulemeter.config import Config, GridSettings, ObservationSettings, Sampling, ServerConfig
-from joulemeter.config import load, parse, with_overrides
+from joulemeter.config import (
+    Config,
+    GridSettings,
+    ObservationSettings,
+    Sampling,
+    ServerConfig,
+    load,
+    parse,
+    with_overrides,
+)
 from joulemeter.dialects.generic import GenericNames
 from joulemeter.errors import ConfigError
 from joulemeter.model import Moves
@@ -18,7 +26,7 @@ ANY_GPU = "expected an index >= 0 or a 'GPU-...' UUID, got"
 
 FULL = """
 listen: 0.0.0.0:9847
-series_ttl_seconds: 3600         # a vanished model's or pod's series are dropped after this, their totals retired
+series_ttl_seconds: 3600         # a vanished model's or pod's series are dropped after this
 zero_hold_seconds: 30            # new series stay at 0 this long (two scrapes)
 sampling:    {interval_seconds: 0.05}
 observation: {interval_seconds: 1, timeout_seconds: 2, give_up_seconds: 60}
@@ -141,13 +149,13 @@ BAD = {
     "servers[0].metrics: missing; dialect 'generic' needs the names of the server's series": server(
         dialect="generic"
     ),
-    "servers[0].metrics: only dialect 'generic' takes names; set `dialect: generic` or leave them out": server(
-        metrics={"generation": "tokens_total"}
-    ),
+    "servers[0].metrics: only dialect 'generic' takes names; set `dialect: generic`"
+    " or leave them out": server(metrics={"generation": "tokens_total"}),
     "servers[0].metrics.generation: missing; give the name of the counter of generated tokens": server(
         dialect="generic", metrics={"prompt": "prompt_total"}
     ),
-    "servers[0].metrics.prompt_moves: unknown value 'end'; known: admission, finish, first_token, step": server(
+    "servers[0].metrics.prompt_moves: unknown value 'end';"
+    " known: admission, finish, first_token, step": server(
         dialect="generic", metrics={"generation": "tokens_total", "prompt_moves": "end"}
     ),
 }
