@@ -1,8 +1,8 @@
 """Power over time as its writer lays it down: pieces in a ring of the state file, one writer, any readers.
 
 A writer stores the piece and then the count, and a reader that sees the count move reads again: no lock that
-a killed writer could leave behind. (The order of the two stores is certain on x86; elsewhere it rests on CPython
-doing hundreds of instructions in between.)
+a killed writer could leave behind. (The order of the two stores is certain on x86; elsewhere it rests on
+CPython doing hundreds of instructions in between.)
 """
 
 import math
