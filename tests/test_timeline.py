@@ -1,6 +1,7 @@
 """Edges to energy between two instants."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -74,5 +75,5 @@ def test_cuts_are_monotone_and_sum_to_the_total(steps: list[tuple[float, int]], 
         at_seconds += gap_seconds
         timeline.append(at_seconds - gap_seconds / 2, joules(millijoules / 1000), read_at_seconds=at_seconds)
     values = [timeline.at(cut).energy_joules for cut in [0.0, *sorted(cuts), 1e9]]
-    assert all(later >= earlier - 1e-9 * later for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later >= earlier - 1e-9 * later for earlier, later in pairwise(values))
     assert math.isclose(values[-1], timeline.total.energy_joules)

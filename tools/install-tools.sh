@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make sure that the two tools which pip cannot bring are here: a C compiler (cc), for the virtual GPU library,
 # and promtool, for the rules. promtool is unpacked from Debian's package below .cache/tools, which needs no root
-# and starts no service. What cannot be installed is named with the command that would; the exit status is then 1.
+# and starts no service. `install-tools.sh cc` looks for the compiler alone. What cannot be installed is named with the command that would; the exit status is then 1.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -45,5 +45,5 @@ install_promtool() {
 }
 
 install_cc
-install_promtool
+[ "${1:-all}" = cc ] || install_promtool
 exit "$missing"

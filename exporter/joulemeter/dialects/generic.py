@@ -1,13 +1,18 @@
-"""Generic: a server that joulemeter does not know; the configuration says what its series are called."""
+"""Any other server whose page counts generated tokens: the configuration says which series is which."""
 
 from dataclasses import dataclass
 
-from joulemeter.model import Moves
+from joulemeter.dialects import Dialect
+from joulemeter.dialects.rules import MODELS, CounterDialect, Rule
+from joulemeter.model import Moves, Role
 
 
 @dataclass(frozen=True, slots=True)
 class GenericNames:
-    """Sample names of an unknown server's page, and when its counters move."""
+    """Sample names as on the page, suffixes included (`x_sum` of a histogram), and when the counters move.
+
+    `prompt_moves` holds for `cached_prompt` too. Without `prompt` prefill and decode cannot be told apart.
+    """
 
     generation: str
     generation_moves: Moves = Moves.FINISH
@@ -19,3 +24,24 @@ class GenericNames:
     running: str | None = None
     waiting: str | None = None
     model_label: str | None = None
+
+
+def generic(names: GenericNames) -> Dialect:
+    """Make a dialect of configured names; it recognises a page that has any of them."""
+    prompt = Role.PROMPT_WITH_CACHED if names.prompt_includes_cached else Role.PROMPT
+    named = (
+        (Role.GENERATION, names.generation, names.generation_moves),
+        (prompt, names.prompt, names.prompt_moves),
+        (Role.CACHED_PROMPT, names.cached_prompt, names.prompt_moves),
+        (Role.REQUESTS, names.requests, Moves.FINISH),
+        (Role.RUNNING, names.running, None),
+        (Role.WAITING, names.waiting, None),
+    )
+    return CounterDialect(
+        name="generic",
+        prefixes=("",),
+        always=tuple(Rule(role, name, moves) for role, name, moves in named if name),
+        model_labels=(names.model_label,) if names.model_label else (),
+        questions=(MODELS,),
+        has_phases=names.prompt is not None,
+    )

@@ -1,0 +1,49 @@
+# Two commands do all the set-up on a machine with Python 3.11 or newer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-real bench tools clean
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## the whole thing on a simulated node, without a GPU: http://127.0.0.1:9847/metrics
+	@tools/install-tools.sh cc
+	$(BIN)/joulemeter demo
+
+test: $(INSTALLED) tools ## everything that CI runs
+	@echo "== format and lint (ruff), types (mypy), generated files"
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/python -m dashboards.generate --check
+	@echo "== tests"
+	$(BIN)/pytest
+
+test-real: $(INSTALLED) ## a real vLLM on CPU under joulemeter; installs 2.4 GB, takes about 20 minutes the first time
+	tests/real/install.sh
+	$(BIN)/pytest -s tests/real/test_real_vllm.py
+
+bench: $(INSTALLED) ## cost of sampling, observing and scraping, next to nvitop-exporter in the same run
+	@tools/install-tools.sh cc
+	$(BIN)/pip install --quiet 'nvitop-exporter==1.7.2'
+	$(BIN)/python -m bench.run
+
+tools:
+	@echo "== tools that pip cannot bring: a C compiler, promtool"
+	@tools/install-tools.sh
+
+$(INSTALLED): pyproject.toml
+	@echo "== Python environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "joulemeter needs Python 3.11 or newer as '$(PYTHON)'; name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "no virtual environment could be made; on Debian or Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) .venv-* .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
