@@ -64,7 +64,10 @@ def test_dialect_has_a_page_and_refuses_those_of_others(name: str):
     assert list((FIXTURES / name).glob("*.prom")), f"record one into {FIXTURES / name}"
     for page in [*PAGES, *REFUSED]:
         if page.parent.name != name:
-            with pytest.raises(PageError, match=f"not a page of {name}") as refusal:
+            remedy = (
+                "dialect: generic" if page in REFUSED else f"one of {page.parent.name}; set .dialect: auto"
+            )
+            with pytest.raises(PageError, match=f"series of {name} on the page: .*{remedy}") as refusal:
                 read_page(page.read_text(), by_name(name))
             assert refusal.value.reason == "not_metrics"
 
@@ -191,6 +194,11 @@ def test_generic_reads_configured_names():
     }
     assert got.dialect == "generic"
     assert lmdeploy.has_phases
+
+
+def test_generic_names_what_it_misses():
+    with pytest.raises(PageError, match=r"no my_tokens or other series of generic .*some_tokens"):
+        read_page("some_tokens 5\n", generic(GenericNames(generation="my_tokens")))
 
 
 def test_generic_without_a_prompt_counter_has_no_phases():

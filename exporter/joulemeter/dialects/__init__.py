@@ -74,11 +74,10 @@ def by_name(name: str) -> Dialect:
 def recognise(body: str) -> Dialect:
     """Return the dialect of a page by the names on it. Raises PageError (`not_metrics`) with a remedy."""
     found = names(body)
-    for name in NAMES:
-        dialect = by_name(name)
-        if dialect.recognises(found):
-            return dialect
-    raise PageError("not_metrics", why_not(body, found))
+    dialect = _of(found)
+    if dialect is None:
+        raise PageError("not_metrics", why_not(body, found))
+    return dialect
 
 
 def read_page(body: str, dialect: Dialect) -> PageReading:
@@ -90,5 +89,16 @@ def read_page(body: str, dialect: Dialect) -> PageReading:
     """
     samples = pick(body, dialect.families)
     if not dialect.recognises(frozenset(sample.name for sample in samples)):
-        raise PageError("not_metrics", f"not a page of {dialect.name}: {why_not(body, names(body))}")
+        found = names(body)
+        other = _of(found)
+        instead = f"it is one of {other.name}; set `dialect: auto`" if other else why_not(body, found)
+        raise PageError(
+            "not_metrics",
+            f"no {dialect.filter_names[0]} or other series of {dialect.name} on the page: {instead}",
+        )
     return dialect.read(samples)
+
+
+def _of(found: frozenset[str]) -> Dialect | None:
+    """Return the dialect of a page with these folded names, None if it is nobody's."""
+    return next((dialect for dialect in map(by_name, NAMES) if dialect.recognises(found)), None)
