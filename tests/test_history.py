@@ -1,7 +1,6 @@
 """Observations to work: per model, interpolated, and with late counters laid over the time they belong to."""
 
 from dataclasses import dataclass, field
-
 from itertools import pairwise
 
 import pytest

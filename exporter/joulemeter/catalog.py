@@ -162,8 +162,8 @@ CROSSCHECK = Metric(
     "Power integrated over the last minute, divided by the energy counter's increase.",
     GPU,
 )
-COUNTER_RESETS = Metric(
-    "joulemeter_energy_counter_resets_total",
+METER_RESETS = Metric(
+    "joulemeter_energy_meter_resets_total",
     "counter",
     "Times the GPU's energy counter restarted or jumped implausibly.",
     GPU,

@@ -93,7 +93,7 @@ def _energy(books: Bookkeeper) -> Iterator[Row]:
         labels = _gpu(account.gpu)
         yield from _amount(catalog.GPU_ENERGY, catalog.GPU_CO2E, labels, account.measured)
         yield from _amount(catalog.PENDING_ENERGY, catalog.PENDING_CO2E, labels, account.pending)
-        yield catalog.COUNTER_RESETS, labels, account.resets
+        yield catalog.METER_RESETS, labels, account.resets
         if account.crosscheck.ratio is not None:
             yield catalog.CROSSCHECK, labels, account.crosscheck.ratio
     for (uuid, reason), amount in ledger.unattributed.items():

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from joulemeter.bookkeeper import Bookkeeper
@@ -13,8 +13,10 @@ from joulemeter.errors import JoulemeterError
 from joulemeter.meters import EnergyMeter
 from joulemeter.model import GpuStatus, Observation
 from joulemeter.ownership import owner_groups
+from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.sampler import Sampler
 from joulemeter.runtime.watch import ServerWatch
+from joulemeter.server_config import ServerConfig
 from joulemeter.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ ANSWER_SECONDS = 0.2
 """How long a tick waits for answers; what comes later is taken in by the next one."""
 STATUS_SECONDS = 5.0
 OWNERS_SECONDS = 15.0
+LOOK_SECONDS = 15.0
 UNOWNED_SECONDS = 2.0
 """Process lists take milliseconds a GPU of the driver's lock: often only while some server's GPUs are unknown."""
 WEDGED_SECONDS = 10.0
@@ -37,7 +40,8 @@ class Observer:
         books: the node's books; only this loop touches them.
         sampler: where energy readings come from.
         meter: for the slow readings.
-        watches: the servers, by name.
+        watch: makes the watch of a server.
+        look: looks for servers that nobody configured; those it names are watched from then on.
         owners: finds each server's GPUs (UUIDs; None where that cannot be told now); blocking.
         snapshot: composes what the page shows.
         interval_seconds: between ticks.
@@ -50,25 +54,29 @@ class Observer:
         books: Bookkeeper,
         sampler: Sampler,
         meter: EnergyMeter,
-        watches: Mapping[str, ServerWatch],
         *,
+        watch: Callable[[ServerConfig], ServerWatch],
         owners: Owners,
         snapshot: Callable[["Observer"], Snapshot],
         interval_seconds: float,
+        look: Callable[[], Awaitable[Sequence[ServerConfig]]] | None = None,
     ) -> None:
         self._books = books
         self._sampler = sampler
         self._meter = meter
-        self._watches = watches
+        self._watch = watch
+        self._look = look
         self._owners = owners
         self._compose = snapshot
         self._interval_seconds = interval_seconds
-        self._due_seconds = dict.fromkeys(watches, 0.0)
+        self._watches: dict[str, ServerWatch] = {}
+        self._due_seconds: dict[str, float] = {}
         self._answers: list[Observation] = []
         self._background: dict[str, asyncio.Task[None]] = {}
         self._next_seconds: dict[str, float] = {}
         self._throttle: dict[tuple[str, str], RunningTotal] = {}
         self._unowned = True
+        self.health: dict[str, ServerHealth] = {}
         self.statuses: dict[str, GpuStatus] = {}
         self.latest: Snapshot | None = None
         self.ticked_at_seconds = time.monotonic()
@@ -77,6 +85,21 @@ class Observer:
     def throttle_seconds(self) -> dict[tuple[str, str], float]:
         """Time held back since the GPU was first seen, by UUID and reason."""
         return {key: total.total for key, total in self._throttle.items()}
+
+    @property
+    def watches(self) -> Mapping[str, ServerWatch]:
+        """The servers watched, by name."""
+        return self._watches
+
+    def add_server(self, server: ServerConfig) -> None:
+        """Watch a server from now on."""
+        self._watches[server.name] = self._watch(server)
+        self._due_seconds[server.name] = 0.0
+        self.health[server.name] = ServerHealth(server.name)
+        self._books.expect_server(
+            server.name, server.model or server.name, time.monotonic(), counts_tokens=server.tokens
+        )
+        self._next_seconds["owners"] = 0.0
 
     def problem(self) -> str | None:
         """What is wrong with the loops, or None while they tick."""
@@ -113,6 +136,8 @@ class Observer:
         if self._sampler.crashed is not None:
             raise self._sampler.crashed
         now = time.monotonic()
+        if self._look is not None:
+            self._every("look", LOOK_SECONDS, now, self._look_for_servers)
         asked = self._ask_servers(now)
         self._every("status", STATUS_SECONDS, now, self._read_statuses)
         self._every("owners", UNOWNED_SECONDS if self._unowned else OWNERS_SECONDS, now, self._find_owners)
@@ -149,8 +174,22 @@ class Observer:
         return tasks
 
     async def _observe(self, name: str) -> None:
-        with contextlib.suppress(JoulemeterError):  # the watch has logged and counted it
-            self._answers.append(await self._watches[name].observe())
+        watch, health = self._watches[name], self.health[name]
+        try:
+            observation = await watch.observe()
+        except JoulemeterError as error:
+            health.failed(error)
+            return
+        dialect = watch.dialect.name if watch.dialect else ""
+        health.answered(watch.response_seconds[-1], " ".join(filter(None, (dialect, watch.version))))
+        self._answers.append(observation)
+
+    async def _look_for_servers(self) -> None:
+        if self._look is not None:
+            for server in await self._look():
+                if server.name not in self._watches:
+                    log.info("server %s: found at %s", server.name, server.url)
+                    self.add_server(server)
 
     async def _read_statuses(self) -> None:
         for uuid in self._meter.gpus:

@@ -4,28 +4,26 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from joulemeter.config import ServerConfig
 from joulemeter.discovery import process
 from joulemeter.errors import DiscoveryError
 from joulemeter.meters import EnergyMeter
+from joulemeter.server_config import DEFAULT_PORTS, ServerConfig
 
 log = logging.getLogger(__name__)
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class OwnerFinder:
     """Finds the GPUs of every server; blocking (reads /proc and NVML's process lists).
 
     Args:
-        servers: the configured servers.
+        servers: the servers watched now.
         meter: knows the GPUs and the processes on them.
         gpus_of: (port, host, compute processes by UUID) -> UUIDs; raises DiscoveryError.
     """
 
     def __init__(
         self,
-        servers: Sequence[ServerConfig],
+        servers: Callable[[], Sequence[ServerConfig]],
         meter: EnergyMeter,
         *,
         gpus_of: Callable[[int, str, Mapping[str, frozenset[int]]], frozenset[str]] = process.gpus_of,
@@ -41,11 +39,12 @@ class OwnerFinder:
         """UUIDs by server name; None where it cannot be told now (`problems` says why)."""
         if not self._meter.gpus:
             return {}
+        servers = self._servers()
         processes: Mapping[str, frozenset[int]] = {}
-        if any(server.gpus is None for server in self._servers):
+        if any(server.gpus is None for server in servers):
             processes = self._meter.compute_processes()
         found: dict[str, frozenset[str] | None] = {}
-        for server in self._servers:
+        for server in servers:
             try:
                 found[server.name] = self._of(server, processes)
                 self.problems.pop(server.name, None)

@@ -1,9 +1,9 @@
 """The metrics page of a virtual server: the families of a vLLM 0.32.0 page, moving when vLLM moves them.
 
 Generated tokens move with every step. A prompt's tokens move once, when its prefill is complete, cache hits
-included. A step that completes no token is not in `iteration_tokens_total` (a histogram), which takes computed
-prompt tokens and generated ones. Prefix cache counters move when a request is admitted. What a virtual server
-does not do stays 0.
+included. A step that completes no token is not in `iteration_tokens_total` (a histogram), which takes
+computed prompt tokens and generated ones. Prefix cache counters move when a request is admitted. What a
+virtual server does not do stays 0.
 """
 
 from collections.abc import Iterator
@@ -88,7 +88,9 @@ class VllmPage:
         labels = {"model_name": model, "engine": "0"} if family.has_engine else {"model_name": model}
         names = (*labels, family.label) if family.label else tuple(labels)
         children = [{**labels, family.label: value} for value in family.label_values] or [labels]
-        keys = [(family.name, value) for value in family.label_values] or [(family.name,)]
+        keys: list[tuple[str, ...]] = [(family.name, value) for value in family.label_values] or [
+            (family.name,)
+        ]
         match family.kind:
             case "counter":
                 counter = Counter(family.name, family.help, names, registry=registry)

@@ -1,7 +1,7 @@
 """Seeded traffic: Poisson arrivals of requests with varying lengths and shared prefixes. Pure."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -57,6 +57,23 @@ def arrivals(traffic: Traffic, seed: int) -> Iterator[Arrival]:
             seen.add(prefix)
         yield Arrival(at_seconds, Request(number, prefix_tokens + own_tokens, output_tokens, cached_tokens))
         number += 1
+
+
+class PrefixCache:
+    """Which prompts begin alike, in whole blocks, as a prefix cache of unlimited size sees it."""
+
+    def __init__(self) -> None:
+        self._blocks: set[int] = set()
+
+    def take(self, tokens: Sequence[object]) -> int:
+        """Return how many leading tokens an earlier prompt had, never all of them; remember this one."""
+        key, cached_tokens, found = 0, 0, True
+        for end in range(CACHE_BLOCK_TOKENS, len(tokens) + 1, CACHE_BLOCK_TOKENS):
+            key = hash((key, *tokens[end - CACHE_BLOCK_TOKENS : end]))
+            found = found and key in self._blocks and end < len(tokens)
+            cached_tokens = end if found else cached_tokens
+            self._blocks.add(key)
+        return cached_tokens
 
 
 def _length(random: Random, median: int) -> int:

@@ -1,0 +1,175 @@
+"""The commands: serve, demo, probe, check-config."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from joulemeter.config import Config, load, with_overrides
+from joulemeter.errors import ConfigError, JoulemeterError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+DESCRIPTION = """\
+Prometheus exporter that attributes the energy of a node's GPUs to the models, phases and servers that used it.
+Every joule the hardware reports is on the page exactly once. GPU boards only: no CPU, memory, network or host.
+"""
+EPILOG = """\
+exit status: 0 done; 1 it failed, or probe found nothing to attribute; 2 usage or configuration
+environment: JOULEMETER_NVML_LIBRARY names an NVML library to load in place of the driver's
+"""
+SERVE_EPILOG = """\
+examples:
+  joulemeter serve                                   one GPU box: looks for a server on the usual ports
+  joulemeter serve --server http://127.0.0.1:8000    a vLLM server, its GPUs found from its process
+  joulemeter serve --config /etc/joulemeter.yaml
+
+Then: curl http://127.0.0.1:9847/metrics
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    main_parser = argparse.ArgumentParser(
+        "joulemeter",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main_parser.add_argument("--version", action="version", version=f"joulemeter {version('joulemeter')}")
+    commands = main_parser.add_subparsers(title="commands", dest="command", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, epilog: str = ""
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    serve = command("serve", _serve, "measure, attribute and serve the page until SIGTERM", SERVE_EPILOG)
+    _add_configuration(serve)
+    demo = command(
+        "demo",
+        _demo,
+        "the same daemon on a simulated node: four virtual GPUs, three virtual vLLM servers; all marked simulated",
+    )
+    demo.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        default="127.0.0.1:9847",
+        help="where to serve the page (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seconds", type=float, metavar="N", help="stop after N seconds (default: until interrupted)"
+    )
+    probe = command(
+        "probe",
+        _probe,
+        "one look: GPUs, servers, which uses which, the grid factor, what is missing and how to mend it",
+    )
+    _add_configuration(probe)
+    check = command("check-config", _check_config, "report every problem of a configuration file at once")
+    check.add_argument("file", type=Path, metavar="FILE")
+    return main_parser
+
+
+def _add_configuration(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML configuration; flags override it")
+    command.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an inference server, e.g. http://127.0.0.1:8000; may be repeated",
+    )
+    command.add_argument(
+        "--listen", metavar="HOST:PORT", help="where to serve the page (default: 0.0.0.0:9847)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        for problem in error.problems:
+            _say_error(problem)
+        return EXIT_USAGE
+    except JoulemeterError as error:
+        _say_error(str(error))
+        return EXIT_FAILED
+    except BaseExceptionGroup as group:
+        ours, bugs = group.split(JoulemeterError)
+        if bugs is not None or ours is None:
+            raise
+        for failure in _leaves(ours):
+            _say_error(str(failure))
+        return EXIT_FAILED
+
+
+def _leaves(group: BaseExceptionGroup[JoulemeterError]) -> list[BaseException]:
+    """Every single error in a tree of groups."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _say_error(message: str) -> None:
+    print(f"joulemeter: {message}", file=sys.stderr)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    text = ""
+    if options.config is not None:
+        text = _read(options.config)
+    return with_overrides(load(text, source=str(options.config)), options.server, options.listen)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from joulemeter.runtime.daemon import run_daemon
+
+    asyncio.run(run_daemon(_config(options)))
+    return EXIT_OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from joulemeter.simulation.demo import run_demo
+
+    run_demo(options.listen, options.seconds)
+    return EXIT_OK
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from joulemeter.runtime.probe import probe
+
+    report, attributes = asyncio.run(probe(_config(options)))
+    print(report)
+    return EXIT_OK if attributes else EXIT_FAILED
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    load(_read(options.file), source=str(options.file))
+    print(f"{options.file}: ok")
+    return EXIT_OK

@@ -1,0 +1,146 @@
+"""Configuration -> the running daemon: builds the parts, wires them, runs them together."""
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from joulemeter.accounting import grams
+from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.config import Config, GridSettings
+from joulemeter.grids import fixed, static
+from joulemeter.meters import EnergyMeter
+from joulemeter.meters.nvml import NvmlMeter
+from joulemeter.model import Amount, GridSample
+from joulemeter.priors import prior
+from joulemeter.runtime.exposition import Exposition
+from joulemeter.runtime.health import ServerHealth
+from joulemeter.runtime.http import PageClient
+from joulemeter.runtime.observer import Observer
+from joulemeter.runtime.owners import OwnerFinder
+from joulemeter.runtime.sampler import Sampler
+from joulemeter.runtime.supervisor import Service, supervise
+from joulemeter.runtime.usual import UsualPorts
+from joulemeter.runtime.watch import ServerWatch
+from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
+
+log = logging.getLogger(__name__)
+
+NVML_LIBRARY_VARIABLE = "JOULEMETER_NVML_LIBRARY"
+METER_NAME = "nvml"
+
+
+def nvml_meter() -> NvmlMeter:
+    """The meter of this machine, or of the library that the environment names."""
+    return NvmlMeter(os.environ.get(NVML_LIBRARY_VARIABLE) or None)
+
+
+def grid_sample(grid: GridSettings) -> GridSample:
+    """The intensity that joules are priced with: the first source of the configuration that answers."""
+    zone = grid.zone or static.WORLD
+    if grid.sources[0] == "fixed" and grid.fixed_intensity_grams_per_kwh is not None:
+        return fixed.sample(zone, grid.fixed_intensity_grams_per_kwh)
+    return static.sample(zone)
+
+
+Extras = Callable[[Exposition, Observer], Sequence[Service]]
+
+
+def no_extras(_exposition: Exposition, _observer: Observer) -> Sequence[Service]:
+    """Nothing runs beside the daemon."""
+    return ()
+
+
+async def run_daemon(config: Config, *, simulated: bool = False, extras: Extras = no_extras) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        config: what to watch and where to listen.
+        simulated: said on the page; the readings come from a simulated node.
+        extras: services that run beside the daemon and watch it.
+
+    Raises:
+        JoulemeterError: (in an ExceptionGroup) a part could not start or go on.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with PageClient(timeout_seconds=config.observation.timeout_seconds) as client:
+        observer = build_observer(config, client, nvml_meter(), simulated=simulated)
+        exposition = Exposition(
+            config.listen_host, config.listen_port, latest=lambda: observer.latest, problem=observer.problem
+        )
+        await supervise([exposition, observer, *extras(exposition, observer)], stop)
+    log.info("stopped")
+
+
+def build_observer(config: Config, client: PageClient, meter: EnergyMeter, *, simulated: bool) -> Observer:
+    """Wire measuring, observing, attributing and accounting together."""
+    sampler = Sampler(meter, interval_seconds=config.sampling.interval_seconds)
+    grid = grid_sample(config.grid)
+    grams_per_joule = grams(1.0, grid.intensity_grams_per_kwh, config.pue)
+    books = Bookkeeper(
+        Terms(
+            give_up_seconds=config.observation.give_up_seconds,
+            zero_hold_seconds=config.zero_hold_seconds,
+            series_ttl_seconds=config.series_ttl_seconds,
+            idle=config.idle,
+        ),
+        price=lambda joules: Amount(joules, joules * grams_per_joule),
+        coefficients=lambda gpu: prior(gpu.max_power_watts),
+    )
+    interval_seconds = config.observation.interval_seconds
+    release = version("joulemeter")
+
+    def snapshot(observer: Observer) -> Snapshot:
+        return compose(
+            books,
+            Surroundings(
+                at_timestamp_seconds=time.time(),
+                version=release,
+                python_version=platform.python_version(),
+                simulated=simulated,
+                meter=METER_NAME,
+                meter_up=sampler.meter_up,
+                gpus_up=meter.up,
+                statuses=observer.statuses,
+                throttle_seconds=observer.throttle_seconds,
+                servers={
+                    name: _state(watch, observer.health[name]) for name, watch in observer.watches.items()
+                },
+                grid=grid,
+                pue=config.pue,
+                sample_intervals=sampler.intervals.value(),
+            ),
+        )
+
+    finder = OwnerFinder(lambda: [watch.server for watch in observer.watches.values()], meter)
+    observer = Observer(
+        books,
+        sampler,
+        meter,
+        watch=lambda server: ServerWatch(server, client, base_interval_seconds=interval_seconds),
+        owners=finder.find,
+        snapshot=snapshot,
+        interval_seconds=interval_seconds,
+        look=None if config.servers else UsualPorts(client).look,
+    )
+    for server in config.servers:
+        observer.add_server(server)
+    return observer
+
+
+def _state(watch: ServerWatch, health: ServerHealth) -> ServerState:
+    """What the page says of a server beside its counters."""
+    return ServerState(
+        up=bool(watch.up),
+        dialect=watch.dialect.name if watch.dialect else "",
+        version=watch.version or "",
+        response_seconds=health.durations.value(),
+        refused_pages=health.refused,
+    )

@@ -1,0 +1,175 @@
+"""One look at a node: what can be measured, what is served, who owns what, what is missing and how to mend it."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from joulemeter.config import Config
+from joulemeter.errors import JoulemeterError, MeterError
+from joulemeter.meters import EnergyMeter
+from joulemeter.model import EnergyReading, Gpu, GridSample
+from joulemeter.runtime.daemon import grid_sample, nvml_meter
+from joulemeter.runtime.http import PageClient
+from joulemeter.runtime.owners import OwnerFinder
+from joulemeter.runtime.usual import USUAL_PORTS, UsualPorts
+from joulemeter.runtime.watch import ServerWatch
+from joulemeter.server_config import ServerConfig
+
+SAMPLED_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class CounterLook:
+    """What a few seconds of readings tell of one GPU's counter; None where it did not move often enough."""
+
+    watts: float | None
+    period_seconds: float | None
+    read_seconds: float
+
+
+def look_at_counters(
+    meter: EnergyMeter, interval_seconds: float, *, seconds: float = SAMPLED_SECONDS
+) -> dict[str, CounterLook]:
+    """Read all counters at the daemon's own rate for a while; blocking."""
+    readings: dict[str, list[EnergyReading]] = {uuid: [] for uuid in meter.gpus}
+    costs = []
+    due = end = time.monotonic()
+    end += seconds
+    while due < end:
+        begun = time.perf_counter()
+        for reading in meter.read():
+            readings.setdefault(reading.uuid, []).append(reading)
+        costs.append((time.perf_counter() - begun) / max(1, len(meter.gpus)))
+        due += interval_seconds
+        time.sleep(max(0.0, due - time.monotonic()))
+    return {uuid: _counter_look(of_gpu, statistics.median(costs)) for uuid, of_gpu in readings.items()}
+
+
+def _counter_look(readings: Sequence[EnergyReading], read_seconds: float) -> CounterLook:
+    moved = [after for before, after in pairwise(readings) if after.total_joules != before.total_joules]
+    if len(moved) < 3:  # noqa: PLR2004 - two gaps make no period
+        return CounterLook(None, None, read_seconds)
+    seconds = moved[-1].at_seconds - moved[0].at_seconds
+    joules = moved[-1].total_joules - moved[0].total_joules
+    return CounterLook(joules / seconds, seconds / (len(moved) - 1), read_seconds)
+
+
+async def probe(config: Config) -> tuple[str, bool]:
+    """Look once. Returns the report, and whether the daemon could attribute anything."""
+    meter = nvml_meter()
+    report = Report()
+    try:
+        await asyncio.to_thread(meter.open)
+        looks = await asyncio.to_thread(look_at_counters, meter, config.sampling.interval_seconds)
+        report.gpus(meter.gpus.values(), looks)
+    except MeterError as error:
+        report.no_gpus(error)
+    try:
+        async with PageClient(timeout_seconds=config.observation.timeout_seconds) as client:
+            found = list(config.servers) or await UsualPorts(client).look()
+            watches = [ServerWatch(server, client) for server in found]
+            problems = await asyncio.gather(*(_observed(watch) for watch in watches))
+        finder = OwnerFinder(lambda: found, meter)
+        owners = await asyncio.to_thread(finder.find)
+        report.servers(watches, problems, meter, owners, finder.problems)
+    finally:
+        await asyncio.to_thread(meter.close)
+    report.grid(grid_sample(config.grid), config.pue)
+    return report.text(), report.attributes
+
+
+async def _observed(watch: ServerWatch) -> str | frozenset[str]:
+    """The models that a server serves, or what is wrong with it."""
+    try:
+        observation = await watch.observe()
+    except JoulemeterError as error:
+        return str(error)
+    return frozenset(reading.model for reading in observation.page.readings)
+
+
+class Report:
+    """Collects the lines of the report."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._mend: list[str] = []
+        self.attributes = False
+
+    def text(self) -> str:
+        """The report, with what to mend at its end."""
+        mend = self._mend or ["nothing"]
+        return "\n".join([*self._lines, "To mend", *(f"  {line}" for line in mend)])
+
+    def no_gpus(self, error: MeterError) -> None:
+        """No GPU can be measured."""
+        self._lines += ["GPUs", "  none"]
+        self._mend.append(str(error))
+
+    def gpus(self, gpus: Iterable[Gpu], looks: dict[str, CounterLook]) -> None:
+        """Each GPU with its counter."""
+        self._lines.append("GPUs")
+        found = sorted(gpus, key=lambda gpu: gpu.index)
+        for gpu in found:
+            look = looks[gpu.uuid]
+            watts = "no reading" if look.watts is None else f"{look.watts:.0f} W"
+            period = (
+                "counter did not move"
+                if look.period_seconds is None
+                else f"moves every {look.period_seconds * 1e3:.0f} ms"
+            )
+            self._lines.append(
+                f"  {gpu.index} {gpu.product} {gpu.uuid}: {watts} from {gpu.energy_source}, {period},"
+                f" {look.read_seconds * 1e6:.0f} us a reading"
+            )
+        if not found:
+            self._lines.append("  none")
+            self._mend.append(
+                "NVML lists no GPU: give the container access to them (NVIDIA_VISIBLE_DEVICES=all)"
+            )
+
+    def servers(
+        self,
+        watches: Sequence[ServerWatch],
+        answers: Sequence[str | frozenset[str]],
+        meter: EnergyMeter,
+        owners: dict[str, frozenset[str] | None],
+        problems: dict[str, str],
+    ) -> None:
+        """Each server with its dialect, models and GPUs."""
+        self._lines.append("Servers")
+        for watch, answer in zip(watches, answers, strict=True):
+            server: ServerConfig = watch.server
+            if isinstance(answer, str):
+                self._lines.append(f"  {server.name}: does not answer as a server that we know")
+                self._mend.append(answer)
+                continue
+            uuids = owners.get(server.name)
+            indexes = (
+                ", ".join(str(meter.gpus[uuid].index) for uuid in sorted(uuids)) if uuids else "not known"
+            )
+            dialect = watch.dialect.name if watch.dialect else ""
+            self._lines.append(
+                f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))}; GPUs {indexes};"
+                f" answers in {watch.response_seconds[-1] * 1e3:.0f} ms"
+            )
+            if uuids:
+                self.attributes = True
+            elif server.name in problems:
+                self._mend.append(problems[server.name])
+        if not watches:
+            usual = ", ".join(f"{port} ({name})" for name, port in USUAL_PORTS.items())
+            self._lines.append("  none")
+            self._mend.append(
+                f"no server on the usual ports {usual}: name it (--server http://127.0.0.1:8000)"
+            )
+
+    def grid(self, grid: GridSample, pue: float) -> None:
+        """The carbon intensity in use."""
+        self._lines += [
+            "Grid",
+            f"  {grid.zone}: {grid.intensity_grams_per_kwh:g} gCO2e/kWh, {grid.quality},"
+            f" from {grid.source} ({grid.dataset}); PUE {pue:g}",
+        ]
