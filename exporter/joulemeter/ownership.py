@@ -1,4 +1,4 @@
-"""Which servers use which GPUs -> owner groups. Pure."""
+"""Who shares GPUs with whom: connected components of servers and the GPUs they use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,30 +6,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OwnerGroup:
-    """Servers and GPUs (UUIDs) that belong together: all splitting happens inside one group."""
+    """Servers and GPUs (uuids) among which energy is split; both sorted, neither empty."""
 
     servers: tuple[str, ...]
     gpus: tuple[str, ...]
 
 
 def owner_groups(uses: Mapping[str, frozenset[str]]) -> tuple[OwnerGroup, ...]:
-    """Connected components of servers and the GPUs they use; a server without GPUs is in none."""
-    groups: list[tuple[set[str], set[str]]] = []
-    for server in sorted(uses):
-        if not uses[server]:
-            continue
-        servers, gpus = {server}, set(uses[server])
+    """Group servers that share GPUs, directly or through others.
+
+    Args:
+        uses: the GPUs that each server uses; a server that uses none is in no group.
+
+    Returns:
+        Groups in the order of their first server; every used GPU, and every server that uses one, is in
+        exactly one of them.
+    """
+    groups: list[tuple[frozenset[str], frozenset[str]]] = []
+    for server in sorted(server for server, gpus in uses.items() if gpus):
+        servers, gpus = frozenset({server}), uses[server]
         apart = []
-        for other_servers, other_gpus in groups:
-            if other_gpus & gpus:
-                servers |= other_servers
-                gpus |= other_gpus
+        for group in groups:
+            if group[1].isdisjoint(uses[server]):
+                apart.append(group)
             else:
-                apart.append((other_servers, other_gpus))
+                servers, gpus = servers | group[0], gpus | group[1]
         groups = [*apart, (servers, gpus)]
-    return tuple(
-        sorted(
-            (OwnerGroup(tuple(sorted(servers)), tuple(sorted(gpus))) for servers, gpus in groups),
-            key=lambda group: group.servers,
-        )
-    )
+    built = (OwnerGroup(tuple(sorted(servers)), tuple(sorted(gpus))) for servers, gpus in groups)
+    return tuple(sorted(built, key=lambda group: group.servers))

@@ -20,11 +20,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 PROC: Final = Path("/proc")
 TCP_LISTEN: Final = "0A"
 """State 10 of include/net/tcp_states.h, in the hexadecimal of /proc/net/tcp."""
+LOOPBACK: Final[Mapping[int, Address]] = {
+    4: ipaddress.IPv4Address("127.0.0.1"),
+    6: ipaddress.IPv6Address("::1"),
+}
 SOCKET_LINK: Final = re.compile(r"socket:\[([0-9]+)\]")
 FORWARDERS: Final = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pasta.avx2"})
 """Programs that listen for a container's published port; the server is not among their descendants."""
 LAUNCHERS: Final = frozenset({"text-generation"})
-"""Programs that start listener and GPU workers side by side: text-generation-launcher (15 letters are kept)."""
+"""Programs that start listener and GPU workers side by side: TGI's launcher (the kernel keeps 15 letters)."""
 REMEDY: Final = "set `gpus: [...]` for this server"
 
 
@@ -110,14 +114,19 @@ def _local_addresses(host: str) -> frozenset[Address]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DiscoveryError(f"{host}: cannot be resolved ({error}); correct the server's url") from error
-    addresses = frozenset(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found)
-    local = frozenset(filter(_is_local, addresses))
+    addresses = (ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found)
+    local = frozenset(_reached(address) for address in addresses if _is_local(address))
     if not local:
         raise DiscoveryError(
             f"{host} is not an address of this host, so its processes cannot be seen from here; {REMEDY},"
             " or let the joulemeter of its own node observe it"
         )
     return local
+
+
+def _reached(address: Address) -> Address:
+    """Return where a connection goes: Linux takes 0.0.0.0 and :: for this host's loopback."""
+    return LOOPBACK[address.version] if address.is_unspecified else address
 
 
 def _is_local(address: Address) -> bool:
