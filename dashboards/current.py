@@ -1,5 +1,6 @@
 """What grafanalib 0.7.1 writes, brought to the schema that current Grafana reads without migrating it."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 SCHEMA_VERSION: Final = 39
@@ -31,6 +32,26 @@ OBSOLETE: Final = {
     "target": {"intervalFactor", "metric", "query", "step", "target"},
     "variable": {"auto", "auto_count", "auto_min", "tagValuesQuery", "tagsQuery", "useTags"},
 }
+
+
+def thresholds(steps: Mapping[float, str]) -> list[dict[str, Any]]:
+    """Plain records: grafanalib's Threshold writes the text "null" for the lowest step."""
+    return [
+        {"color": "green" if steps else "text", "value": None},
+        *({"color": color, "value": value} for value, color in sorted(steps.items())),
+    ]
+
+
+def value_texts(texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The value mapping of a panel: a text in place of a value."""
+    options = {value: {"text": text, "index": index} for index, (value, text) in enumerate(texts.items())}
+    return [{"type": "value", "options": options}] if texts else []
+
+
+def in_grey(legend: str) -> dict[str, Any]:
+    """The rest is no model: it takes no colour from the palette."""
+    fixed = {"mode": "fixed", "fixedColor": "#8e8e8e"}
+    return {"matcher": {"id": "byName", "options": legend}, "properties": [{"id": "color", "value": fixed}]}
 
 
 def current(tree: dict[str, Any]) -> dict[str, Any]:

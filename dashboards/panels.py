@@ -14,7 +14,7 @@ from typing import Any, Final
 from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
-from dashboards.current import SCHEMA_VERSION, current
+from dashboards.current import SCHEMA_VERSION, current, in_grey, thresholds, value_texts
 
 PLUGIN_VERSION: Final = "11.0.0"
 """Without it Grafana takes a stat or a bar gauge for one of version 6 and changes its options."""
@@ -82,8 +82,8 @@ def stat(
         reduceCalc="lastNotNull",
         graphMode="none",
         textMode="value",
-        mappings=_texts(texts or {}),
-        thresholds=_thresholds(steps or {}),
+        mappings=value_texts(texts or {}),
+        thresholds=thresholds(steps or {}),
         extraJson={
             "pluginVersion": PLUGIN_VERSION,
             "fieldConfig": {"defaults": {"color": {"mode": "thresholds"}}},
@@ -107,7 +107,7 @@ def bargauge(title: str, *, means: str, unit: str, queries: Sequence[Query], no_
         noValue=no_data,
         reduceCalc="lastNotNull",
         orientation="horizontal",
-        thresholds=_thresholds({}),
+        thresholds=thresholds({}),
         extraJson={
             "type": "bargauge",
             "pluginVersion": PLUGIN_VERSION,
@@ -152,12 +152,12 @@ def timeseries(
         showPoints="never",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         scaleDistributionType="log" if logarithmic else "linear",
-        thresholds=_thresholds({}),
+        thresholds=thresholds({}),
         tooltipMode="multi",
         tooltipSort="desc",
         legendDisplayMode="table",
         legendCalcs=["mean", "max", "lastNotNull"],
-        overrides=[_grey(grey)] if grey else [],
+        overrides=[in_grey(grey)] if grey else [],
         extraJson={
             "pluginVersion": PLUGIN_VERSION,
             "fieldConfig": {
@@ -225,25 +225,6 @@ def _targets(queries: Sequence[Query], *, instant: bool) -> list[core.Target]:
         )
         for query, letter in zip(queries, ascii_uppercase, strict=False)
     ]
-
-
-def _thresholds(steps: Mapping[float, str]) -> list[dict[str, Any]]:
-    """Plain records: grafanalib's Threshold writes the text "null" for the lowest step."""
-    return [
-        {"color": "green" if steps else "text", "value": None},
-        *({"color": color, "value": value} for value, color in sorted(steps.items())),
-    ]
-
-
-def _texts(texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    options = {value: {"text": text, "index": index} for index, (value, text) in enumerate(texts.items())}
-    return [{"type": "value", "options": options}] if texts else []
-
-
-def _grey(legend: str) -> dict[str, Any]:
-    """The rest is no model: it takes no colour from the palette."""
-    fixed = {"mode": "fixed", "fixedColor": "#8e8e8e"}
-    return {"matcher": {"id": "byName", "options": legend}, "properties": [{"id": "color", "value": fixed}]}
 
 
 def _placed(rows: Sequence[Row]) -> list[Any]:

@@ -133,9 +133,7 @@ def test_grafanas_own_types_read_the_dashboard_and_lose_nothing(board: dict[str,
 
 def read_by_grafana(board: dict[str, Any]) -> Any:
     """The dashboard as the types generated from Grafana's own schema understand it."""
-    with (
-        warnings.catch_warnings()
-    ):  # the types of schema version 1 are deprecated in favour of 2, a preview in 12
+    with warnings.catch_warnings():  # says to prefer version 2 of the schema, which Grafana 12 only previews
         warnings.simplefilter("ignore", DeprecationWarning)
         from grafana_foundation_sdk.cog import encoder, plugins  # noqa: PLC0415
         from grafana_foundation_sdk.models.dashboard import Dashboard  # noqa: PLC0415

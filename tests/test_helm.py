@@ -124,7 +124,8 @@ CONFIG: dict[str, Any] = {
 def test_configuration_arrives_as_it_was_given(chart: helm_python.Chart, config: dict[str, Any]):
     data = one(chart, "ConfigMap", {"config": config})["data"]
     assert list(data) == ["config.yaml"]
-    assert yaml.safe_load(data["config.yaml"]) == config
+    arrived = yaml.safe_load(data["config.yaml"])
+    assert json.dumps(arrived, sort_keys=True) == json.dumps(config, sort_keys=True), "1 is not 1.0 here"
 
 
 def test_configuration_is_where_the_daemon_looks_and_a_change_rolls_the_pods(chart: helm_python.Chart):
