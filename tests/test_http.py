@@ -60,7 +60,7 @@ async def serving(reply: Reply, tls: ssl.SSLContext | None = None) -> AsyncItera
 
 async def ask(server: ServerConfig, timeout_seconds: float = 5.0, **get: object) -> Answer:
     async with PageClient(timeout_seconds) as client:
-        return await client.get(server.url, server, **get)  # type: ignore[arg-type]
+        return await client.get(server.url, server, **get)
 
 
 async def failure(reply: Reply, timeout_seconds: float = 5.0) -> JoulemeterError:

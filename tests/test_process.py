@@ -12,12 +12,12 @@ import pytest
 from joulemeter.discovery.process import descendants, gpus_of, listeners
 from joulemeter.errors import DiscoveryError
 
-SERVER = """
+SERVER = """\
 import socket, subprocess, sys
 listener = socket.create_server(("127.0.0.1", 0))
 wait = "import sys; sys.stdin.read()"
-spawn = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid, flush=True); "
-child = subprocess.Popen([sys.executable, "-c", spawn + "sys.stdin.read()", wait], stdout=subprocess.PIPE)
+spawn = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid, flush=True)"
+child = subprocess.Popen([sys.executable, "-c", spawn + "; sys.stdin.read()", wait], stdout=subprocess.PIPE)
 grandchild = int(child.stdout.readline())
 print(listener.getsockname()[1], child.pid, grandchild, flush=True)
 sys.stdin.read()

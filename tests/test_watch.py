@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
 
 from joulemeter.dialects.generic import GenericNames
 from joulemeter.errors import JoulemeterError, PageError, ServerUnreachableError
 from joulemeter.model import Role
-from joulemeter.runtime.http import Answer
+from joulemeter.runtime.http import Answer, PageClient
 from joulemeter.runtime.watch import ServerWatch
 from joulemeter.server_config import ServerConfig
 
@@ -45,7 +47,7 @@ class FakeClient:
 
 
 def watch(client: FakeClient, url: str = "http://127.0.0.1:8000/metrics", **server: object) -> ServerWatch:
-    return ServerWatch(ServerConfig(url, name="chat", **server), client)  # type: ignore[arg-type]
+    return ServerWatch(ServerConfig(url, name="chat", **server), client)
 
 
 # ---------------------------------------------------------------------------------------------- vLLM
@@ -69,7 +71,7 @@ class Vllm:
 
     def by_name(self, names: Sequence[str]) -> str:
         assert names
-        return generate_latest(self.registry.restricted_registry(names)).decode()  # type: ignore[arg-type]
+        return generate_latest(self.registry.restricted_registry(names)).decode()
 
     def paths(self) -> dict[str, str | JoulemeterError | Render]:
         version = json.dumps({"version": "0.33.0"})
@@ -202,6 +204,25 @@ async def test_bad_value_spoils_its_page_only():
     assert caught.value.reason == "bad_value"
     client.paths["/metrics"] = LLAMACPP
     assert (await watched.observe()).page.readings
+
+
+async def test_over_real_http():
+    vllm = Vllm()
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        render = vllm.by_name if "name[]" in request.query else vllm.whole
+        return web.Response(text=render(request.query.getall("name[]", [])))
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", answer), web.get("/metrics/", answer)])
+    async with TestServer(app, host="127.0.0.1") as listening, PageClient(5) as client:
+        watched = ServerWatch(ServerConfig(str(listening.make_url("/metrics")), name="chat"), client)
+        observations = [await watched.observe() for _ in range(2)]
+    assert asked == ["/metrics", "/metrics/", "/metrics/"]
+    assert observations[0].page == observations[1].page
+    assert observations[0].at_seconds < observations[1].at_seconds
 
 
 # ---------------------------------------------------------------------------------------------- names

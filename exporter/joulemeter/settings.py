@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 Default = TypeVar("Default")
 
 SHOWN_CHARACTERS: Final = 80
-KIND_NAMES: Final = {list: "a list", str: "text", bool: "true or false"}
+KIND_NAMES: Final = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
 def shown(value: object) -> str:
@@ -45,7 +45,7 @@ class Section:
         if isinstance(raw, Mapping):
             self._raw = raw
         elif raw is not None:  # the value itself stays out of the message: it may be a pasted secret
-            kind = KIND_NAMES.get(type(raw), "a number")
+            kind = KIND_NAMES.get(type(raw), "something else")
             self._problems.append(
                 f"{place or 'configuration'}: expected a mapping of keys to values, got {kind}"
             )
