@@ -6,21 +6,19 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from joulemeter import catalog
 from joulemeter.config import Config, with_overrides
 from joulemeter.runtime.daemon import run_daemon
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.observer import Observer
 from joulemeter.server_config import ServerConfig
 from joulemeter.simulation.library import LIBRARY_VARIABLE, virtual_library
+from joulemeter.simulation.model_table import ModelTable
 from joulemeter.simulation.node import DEMO, VirtualNode
 from joulemeter.snapshot import Snapshot
 
 REFRESH_SECONDS: Final = 2.0
 ZERO_HOLD_SECONDS: Final = 5.0
 """Shorter than the daemon's default, so that the first figures show within twenty seconds."""
-
-ModelSums = dict[tuple[str, str], dict[str, float]]
 
 
 def run_demo(listen: str, seconds: float | None) -> None:
@@ -42,9 +40,15 @@ def run_demo(listen: str, seconds: float | None) -> None:
             run_daemon(
                 config,
                 simulated=True,
-                extras=lambda exposition, observer: [LiveTable(exposition, observer, seconds)],
+                extras=lambda exposition, observer: [
+                    LiveTable(exposition, observer, seconds, write=_say, redraws=sys.stdout.isatty())
+                ],
             )
         )
+
+
+def _say(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 class LiveTable:
@@ -58,12 +62,15 @@ class LiveTable:
         observer: Observer,
         seconds: float | None,
         *,
-        write: Callable[[str], object] = sys.stdout.write,
+        write: Callable[[str], object],
+        redraws: bool,
     ) -> None:
         self._exposition = exposition
         self._observer = observer
         self._seconds = seconds
         self._write = write
+        self._redraws = redraws
+        self._table = ModelTable()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Show until `stop`; with a time limit, set it."""
@@ -86,48 +93,8 @@ class LiveTable:
 
     def _show(self, snapshot: Snapshot, lines: int) -> int:
         host, port = self._exposition.bound or ("", 0)
-        text = f"SIMULATED node: virtual GPUs, virtual servers. Metrics: http://{host}:{port}/metrics\n{table(snapshot)}"
-        rewind = f"\x1b[{lines}F\x1b[J" if lines and sys.stdout.isatty() else ""
+        self._table.advance(snapshot)
+        text = f"SIMULATED node: virtual GPUs, virtual servers. Metrics: http://{host}:{port}/metrics\n{self._table.text()}"
+        rewind = f"\x1b[{lines}F\x1b[J" if lines and self._redraws else ""
         self._write(f"{rewind}{text}\n")
-        sys.stdout.flush()
         return text.count("\n") + 1
-
-
-def table(snapshot: Snapshot) -> str:
-    """Per model: tokens, mean J/token by phase since the start, and the share of the node's energy."""
-    joules, tokens = _by_model(snapshot, catalog.MODEL_ENERGY), _by_model(snapshot, catalog.MODEL_TOKENS)
-    measured = sum(snapshot.samples.get(catalog.GPU_ENERGY.name, {}).values())
-    pending = sum(snapshot.samples.get(catalog.PENDING_ENERGY.name, {}).values())
-    rows = [
-        f"{'model':<34}{'energy kJ':>11}{'prompt tok':>12}{'gener. tok':>12}"
-        f"{'J/prompt':>10}{'J/gener.':>10}{'idle':>7}{'of node':>9}"
-    ]
-    for key in sorted(joules):
-        phases, kinds = joules[key], tokens.get(key, {})
-        total = sum(phases.values())
-        rows.append(
-            f"{key[1]:<34}{total / 1e3:>11.2f}{kinds.get('prompt', 0):>12.0f}{kinds.get('generation', 0):>12.0f}"
-            f"{_ratio(phases.get('prefill', 0), kinds.get('prompt', 0)):>10}"
-            f"{_ratio(phases.get('decode', 0), kinds.get('generation', 0)):>10}"
-            f"{_share(phases.get('idle', 0), total):>7}{_share(total, measured):>9}"
-        )
-    rows.append(
-        f"measured {measured / 1e3:.2f} kJ, of which {_share(pending, measured)} pending"
-        " (the split works in windows of 10 s)"
-    )
-    return "\n".join(rows)
-
-
-def _by_model(snapshot: Snapshot, metric: catalog.Metric) -> ModelSums:
-    sums: ModelSums = {}
-    for (server, model, _, _, part), value in snapshot.samples.get(metric.name, {}).items():
-        sums.setdefault((server, model), {})[part] = value
-    return sums
-
-
-def _ratio(joules: float, tokens: float) -> str:
-    return f"{joules / tokens:.3f}" if tokens else "-"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}" if whole else "-"
