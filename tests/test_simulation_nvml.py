@@ -58,15 +58,16 @@ def test_counter_shows_what_was_drawn_until_the_last_tick(nvml):
 def test_counter_moves_only_on_ticks_by_power_times_period(nvml):
     nvml.slot(0, 0).draw(400.0)  # 500 W in all
     seen = []
-    until = time.monotonic() + 0.55
-    while time.monotonic() < until:
+    until = time.monotonic() + 10
+    while len(set(seen)) < 6 and time.monotonic() < until:
         seen.append(counter_joules())
         time.sleep(0.005)
     values = sorted(set(seen))
     assert seen == sorted(seen)
-    assert 5 <= len(values) <= 7
-    steps = [b - a for a, b in itertools.pairwise(values[1:])]  # the first tick may be partial
-    assert steps == pytest.approx([50.0] * len(steps), abs=0.002)
+    ticks = [(b - a) / 50.0 for a, b in itertools.pairwise(values[1:])]  # the first one may be partial
+    assert len(ticks) == 4
+    assert min(ticks) > 0.5
+    assert ticks == pytest.approx([round(tick) for tick in ticks], abs=0.001)
 
 
 def test_energy_of_all_slots_and_idle_adds_up(nvml):
@@ -124,7 +125,8 @@ def test_c_and_python_agree_to_the_bit(make_nvml):
 
 
 def test_quantum(make_nvml):
-    state = make_nvml(VirtualGpu(idle_watts=0.0, update_period_seconds=0.0, quantum_millijoules=1000))
+    state = make_nvml(VirtualGpu(idle_watts=0.0))
+    state.set_counter_behaviour(0, update_period_seconds=0.0, quantum_millijoules=1000)
     pynvml.nvmlInit()
     state.set_counter(0, 12.999)
     assert counter_joules() == 12.0
@@ -141,12 +143,14 @@ def test_counter_can_be_set_directly(make_nvml):
 
 def test_reset_starts_the_counter_again_but_not_the_truth(nvml):
     time.sleep(0.15)
-    nvml.reset_counter(0)
     used = nvml.energy_joules(0)
-    assert counter_joules() <= 100.0 * 0.2
-    time.sleep(0.2)
-    assert 0 < counter_joules() < used + 100.0 * 0.3
-    assert nvml.energy_joules(0) > used
+    nvml.reset_counter(0)
+    for wait_seconds in (0.0, 0.2):
+        time.sleep(wait_seconds)
+        shown = counter_joules()
+        assert shown <= nvml.energy_joules(0) - used
+    assert shown >= 9.0
+    assert used >= 15.0
 
 
 def test_instant_power_in_all_its_places(nvml):
@@ -175,7 +179,8 @@ def test_identity_and_slow_readings(make_nvml):
     assert pynvml.nvmlDeviceGetIndex(gpu) == 0
     assert pynvml.nvmlDeviceGetPciInfo(gpu).busId == "00000000:01:00.0"
     assert pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) == 72_000
-    assert pynvml.nvmlDeviceGetPowerManagementLimit(gpu) == 72_000
+    state.set_power_limit(0, 60.0)
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(gpu) == 60_000
     assert pynvml.nvmlDeviceGetPowerManagementLimitConstraints(gpu) == [200_000, 700_000]
     assert pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU) == 66
     assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu) == 4

@@ -46,9 +46,9 @@ def node(tmp_path: Path) -> NvmlState:
 class Clock:
     """Drives a `Serving`, and reads its page."""
 
-    def __init__(self, node: NvmlState, traffic: Iterable[Arrival] = ()) -> None:
+    def __init__(self, node: NvmlState, traffic: Iterable[Arrival] = (), sharers: int = 1) -> None:
         page, self._registry = new_page()
-        self.now = self.start = time.monotonic()
+        self.now = time.monotonic()
         self.slots = [node.slot(0, 1), node.slot(1, 1)]
         self.serving = Serving(
             Engine(LLAMA),
@@ -56,6 +56,7 @@ class Clock:
             self.slots,
             idle_watts=lambda: IDLE_WATTS,
             traffic=iter(traffic),
+            sharers=sharers,
             start_seconds=self.now,
         )
 
@@ -159,6 +160,22 @@ def test_power_of_a_moment_is_final_once_it_has_passed(node):
     seen: list[tuple[float, float]] = []
     clock.run(1.0, lambda: seen.append((clock.now, clock.slots[0].energy_joules(clock.now))))
     assert all(clock.slots[0].energy_joules(at) == joules for at, joules in seen)
+
+
+def test_shared_gpus_take_longer_at_less_power_for_the_same_energy(node):
+    alone = Clock(node)
+    alone.serving.submit(Request(0, 1000, 100), alone.now)
+    alone.run(3.0)
+    before = alone.slots[0].energy_joules(alone.now)
+    shared = Clock(node, sharers=2)
+    shared.now = alone.now
+    shared.serving.submit(Request(0, 1000, 100), shared.now)
+    shared.run(3.0)
+    drawn = 2 * (shared.slots[0].energy_joules(shared.now) - before)
+    assert drawn == pytest.approx(shared.serving.truth.drawn_joules, rel=1e-9)
+    assert shared.serving.truth == alone.serving.truth
+    seconds = [clock.value("vllm:inter_token_latency_seconds_sum") for clock in (alone, shared)]
+    assert seconds[1] == pytest.approx(2 * seconds[0])
 
 
 def test_finished_requests_are_told(node):

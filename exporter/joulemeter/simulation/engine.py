@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step: what it cost, what it did, and what is left when it ends.
+    """One step: what it cost (on GPUs of its own), what it did, and what is left when it ends.
 
     `prefill_tokens` counts prompt tokens computed in this step, of prompts that may not be complete yet;
     `prefilled` are the requests whose prompt it completes (their first token is in `generated_tokens`).

@@ -23,7 +23,7 @@ GRACE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ScenarioServer:
-    """A server to start. Servers on one GPU get different slots of it, by their order."""
+    """A server to start. Servers on one GPU share its time equally."""
 
     model: str
     gpus: tuple[int, ...]
@@ -105,12 +105,12 @@ class VirtualNode:
 
     def _start(self, index: int) -> None:
         plan = self._scenario.servers[index]
-        earlier = self._scenario.servers[:index]
+        sharers = max(sum(gpu in other.gpus for other in self._scenario.servers) for gpu in plan.gpus)
         command = [
             *(sys.executable, "-m", "joulemeter.simulation.server", "--stop-with-stdin"),
             *("--state", str(self.state.path), "--ready-file", str(self._ready(index))),
             *("--model", plan.model, "--served-model-name", plan.served_model_name or plan.model),
-            *("--gpus", ",".join(map(str, plan.gpus)), "--slot", str(len(earlier))),
+            *("--gpus", ",".join(map(str, plan.gpus)), "--slot", str(index), "--sharers", str(sharers)),
             *("--rate", str(plan.requests_per_second), "--seed", str(plan.seed)),
         ]
         with self._log(index).open("wb") as log:

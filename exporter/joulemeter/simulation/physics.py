@@ -6,7 +6,7 @@
 for n decoding sequences and p prompt tokens computed. The coefficients are ours: decode times and powers are
 fitted to the steady-state measurements of the ML.ENERGY leaderboard (v3: vLLM 0.11.1 on H100 SXM); prefill
 follows from 2 FLOP per parameter and token near the power cap. Left out: the time and energy of reading the
-KV cache, the power cap (an 8B model passes it at 256 sequences), and time slicing between servers on a GPU.
+KV cache, and the power cap (an 8B model passes it by 2 % at 256 sequences).
 """
 
 from collections.abc import Mapping

@@ -66,6 +66,7 @@ class VirtualServer:
             self._slots,
             idle_watts=lambda: sum(node.idle_watts(gpu) for gpu in gpus),
             traffic=arrivals(Traffic(options.rate), options.seed),
+            sharers=options.sharers,
             start_seconds=time.monotonic(),
         )
         self._prefixes = PrefixCache()
@@ -188,6 +189,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--slot", type=int, default=0, help="draw slot; no other server on these GPUs may use it"
     )
+    parser.add_argument("--sharers", type=int, default=1, help="servers on these GPUs, this one included")
     parser.add_argument(
         "--port", type=int, default=0, help="on 127.0.0.1; default: any free one, see --ready-file"
     )

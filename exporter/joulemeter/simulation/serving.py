@@ -28,7 +28,8 @@ OnFinish = Callable[[Served], None]
 class Truth:
     """What a server has done up to its last ended step, exactly. Energy by phase includes the busy floor.
 
-    `drawn_joules` is what its slots drew: all of its energy less the GPUs' idle power while it was busy.
+    `busy_seconds` is the time that it had the GPUs to itself, and `drawn_joules` is what its slots drew: all
+    of its energy less the GPUs' idle power in that time.
     """
 
     steps: int = 0
@@ -69,6 +70,8 @@ class Serving:
         slots: one per GPU of the server; energy is drawn in equal parts.
         idle_watts: what all those GPUs draw by themselves now.
         traffic: arrivals in seconds since `start_seconds`.
+        sharers: servers on these GPUs, this one included. Each gets that part of the time in fine slices,
+            whether the others use theirs or not: a step takes so much longer and draws so much less power.
         start_seconds: when the server begins, monotonic.
     """
 
@@ -80,6 +83,7 @@ class Serving:
         *,
         idle_watts: Callable[[], float],
         traffic: Iterator[Arrival],
+        sharers: int = 1,
         start_seconds: float,
     ) -> None:
         self._engine = engine
@@ -87,6 +91,7 @@ class Serving:
         self._slots = slots
         self._idle_watts = idle_watts
         self._traffic = traffic
+        self._sharers = sharers
         self._start_seconds = start_seconds
         self._next = next(traffic, None)
         self._ids = count()
@@ -119,7 +124,7 @@ class Serving:
         while self._ahead and self._ahead[0].end_seconds <= now_seconds:
             step = self._ahead.popleft()
             busy_seconds += step.result.seconds
-            self._page.step(step.result)
+            self._page.step(step.result, step.end_seconds - step.start_seconds)
             self._count(step)
             for request in step.result.started:
                 self._tickets[request.id].started_seconds = step.start_seconds
@@ -179,7 +184,7 @@ class Serving:
                 continue
             drawn_joules = result.joules - idle_watts * result.seconds
             joules += drawn_joules
-            end_seconds = at_seconds + result.seconds
+            end_seconds = at_seconds + result.seconds * self._sharers
             self._ahead.append(_Step(at_seconds, end_seconds, result, drawn_joules))
             self._engine_seconds = at_seconds = end_seconds
         self._draw(joules, began_seconds, at_seconds)

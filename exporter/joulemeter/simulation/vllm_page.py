@@ -49,8 +49,8 @@ class VllmPage:
         info.labels(**config).set(1)
         self._gauges["vllm:engine_sleep_state", "awake"].set(1)
 
-    def step(self, result: StepResult) -> None:
-        """Show a step that has just ended."""
+    def step(self, result: StepResult, seconds: float) -> None:
+        """Show a step that has just ended and took so long."""
         for request in result.started:
             self._counters["vllm:prefix_cache_queries",].inc(request.prompt_tokens)
             self._counters["vllm:prefix_cache_hits",].inc(request.cached_tokens)
@@ -66,7 +66,7 @@ class VllmPage:
             self._histograms["vllm:iteration_tokens_total"].observe(_iteration_tokens(result))
         latency = self._histograms["vllm:inter_token_latency_seconds"]
         for _ in range(result.generated_tokens - len(result.prefilled)):
-            latency.observe(result.seconds)
+            latency.observe(seconds)
         self._gauges["vllm:num_requests_running",].set(result.running)
         self._gauges["vllm:num_requests_waiting",].set(result.waiting)
         self._gauges["vllm:num_requests_waiting_by_reason", "capacity"].set(result.waiting)
