@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,20 +78,25 @@ class VirtualServer:
         self._stopping = True
         self._wake.set()
 
-    async def run(self) -> None:
-        """Work in real time until stopped; the GPUs have this process in their lists meanwhile."""
-        for slot in self._slots:
-            slot.occupy(os.getpid(), memory_bytes=self._memory_bytes)
+    @contextlib.contextmanager
+    def on_gpus(self) -> Iterator[None]:
+        """Be in the GPUs' process lists."""
         try:
-            while not self._stopping:
-                wait_seconds = self._serving.advance(time.monotonic())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_seconds):
-                        await self._wake.wait()
-                self._wake.clear()
+            for slot in self._slots:
+                slot.occupy(os.getpid(), memory_bytes=self._memory_bytes)
+            yield
         finally:
             for slot in self._slots:
                 slot.vacate()
+
+    async def run(self) -> None:
+        """Work in real time until stopped."""
+        while not self._stopping:
+            wait_seconds = self._serving.advance(time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await self._wake.wait()
+            self._wake.clear()
 
     def routes(self) -> list[web.RouteDef]:
         """Return what it answers; `/metrics` and `/metrics/` differ as they do in vLLM."""
@@ -162,14 +167,18 @@ async def serve(options: argparse.Namespace) -> None:
     try:
         site = web.TCPSite(runner, "127.0.0.1", options.port)
         await site.start()
-        if options.ready_file:
-            port = runner.addresses[0][1]
-            scratch = options.ready_file.with_suffix(".new")
-            scratch.write_text(json.dumps({"port": port, "pid": os.getpid()}))
-            scratch.replace(options.ready_file)
-        await server.run()
+        with server.on_gpus():
+            if options.ready_file:
+                _announce(options.ready_file, runner.addresses[0][1])
+            await server.run()
     finally:
         await runner.cleanup()
+
+
+def _announce(path: Path, port: int) -> None:
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps({"port": port, "pid": os.getpid()}))
+    scratch.replace(path)  # whole, or not there
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
