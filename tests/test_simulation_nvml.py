@@ -486,3 +486,10 @@ def test_vacated_slot_draws_no_more_than_was_written_ahead(nvml):
     slot.draw(100.0, ahead, ahead + 1)
     slot.vacate()
     assert slot.energy_joules(ahead + 10) == 0.0
+
+
+def test_an_image_gets_the_library_where_it_asks_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    output = tmp_path / "lib/virtual.so"
+    assert library.main([str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    library.load(output)

@@ -11,7 +11,7 @@ from joulemeter.runtime.daemon import run_daemon
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.observer import Observer
 from joulemeter.server_config import ServerConfig
-from joulemeter.simulation.library import LIBRARY_VARIABLE, virtual_library
+from joulemeter.simulation.library import LIBRARY_VARIABLE, load, virtual_library
 from joulemeter.simulation.model_table import ModelTable
 from joulemeter.simulation.node import DEMO, VirtualNode
 from joulemeter.snapshot import Snapshot
@@ -28,7 +28,9 @@ def run_demo(listen: str, seconds: float | None) -> None:
         JoulemeterError: no C compiler, a virtual server that does not start, the address is taken.
     """
     print("Building the virtual NVML library and starting three virtual vLLM servers ...", flush=True)
-    os.environ[LIBRARY_VARIABLE] = str(virtual_library())
+    library = virtual_library()
+    load(library)  # a real driver's library, named by the environment, would be marked simulated
+    os.environ[LIBRARY_VARIABLE] = str(library)
     with VirtualNode(DEMO) as node:
         os.environ.update(node.environment)
         servers = tuple(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -107,5 +108,20 @@ def _compile(target: Path) -> None:
         built.replace(target)  # whole, or not at all: another process may be building it too
 
 
-if __name__ == "__main__":  # for images: python -m joulemeter.simulation.library /usr/lib/joulemeter
-    sys.stdout.write(f"{build(Path(sys.argv[1]) if len(sys.argv) > 1 else None)}\n")
+def main(arguments: Sequence[str]) -> int:
+    """Build the library; with an argument, put a copy there (for images). Prints where it is."""
+    try:
+        built = build()
+    except JoulemeterError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if arguments:
+        output = Path(arguments[0])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        built = Path(shutil.copyfile(built, output))
+    sys.stdout.write(f"{built}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
