@@ -74,7 +74,7 @@ class Node:
         self.servers[name] = server = Server(model=f"model-{name}")
         self.books.expect_server(name, name, self.now_seconds, counts_tokens=tokens)
         if indexes:
-            self.books.own(name, frozenset(f"GPU-{index}" for index in indexes))
+            self.books.own(name, frozenset(f"GPU-{index}" for index in indexes), self.now_seconds)
         return server
 
     def run(self, seconds: float, *, prompt: float = 0.0, generation: float = 0.0) -> None:

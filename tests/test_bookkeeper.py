@@ -50,7 +50,7 @@ def test_energy_before_ownership_is_known_waits_for_it():
     node.serve("a")
     node.run(30, generation=10)
     assert measured(node) == pytest.approx(node.books.gpus["GPU-0"].pending.energy_joules)
-    node.books.own("a", frozenset({"GPU-0"}))
+    node.books.own("a", frozenset({"GPU-0"}), node.now_seconds)
     node.run(11, generation=10)
     assert node.unattributed_joules("no_server") == 0
     assert node.attributed_joules("a") == pytest.approx(200 * 40, rel=0.05)
@@ -92,6 +92,23 @@ def test_a_server_that_does_not_answer_is_given_up_after_the_limit():
         10 * 140 - 10, abs=10 * 11
     )  # the first page is the baseline; a window is pending
     assert node.lost_tokens("a", "generation") == pytest.approx(10 * 80, rel=0.2)
+    assert imbalance(node.books) < 1e-9
+
+
+def test_a_server_that_is_gone_for_good_gives_way_to_its_neighbour():
+    node = Node()
+    a = node.serve("a", 0)
+    node.serve("b", 0)
+    node.run(30, generation=10)
+    a.up = False
+    node.books.own("a", frozenset(), node.now_seconds)  # it may be restarting
+    node.run(70, generation=10)
+    assert node.unattributed_joules("server_unreachable") > 0
+    node.books.own("a", frozenset(), node.now_seconds)
+    before, given_up = node.attributed_joules("b"), node.unattributed_joules("server_unreachable")
+    node.run(60, generation=10)
+    assert node.attributed_joules("b") > before + 200 * 45
+    assert node.unattributed_joules("server_unreachable") <= given_up + 200
     assert imbalance(node.books) < 1e-9
 
 

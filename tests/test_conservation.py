@@ -51,7 +51,7 @@ class Faults(RuleBasedStateMachine):
 
     @rule(server=SERVERS, gpus=st.frozensets(GPUS))
     def ownership_changes(self, server: str, gpus: frozenset[int]) -> None:
-        self.node.books.own(server, frozenset(f"GPU-{gpu}" for gpu in gpus))
+        self.node.books.own(server, frozenset(f"GPU-{gpu}" for gpu in gpus), self.node.now_seconds)
 
     @rule(seconds=st.floats(1, 200))
     def the_daemon_is_stopped_for_a_while(self, seconds: float) -> None:

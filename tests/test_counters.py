@@ -36,6 +36,11 @@ def test_what_no_board_could_draw_is_not_energy(jump_joules: float):
     assert next_one == Increase(30.0, pytest.approx(0.1))
 
 
+def test_a_lump_may_bring_the_energy_of_all_the_time_since_the_last_one():
+    points = [(tick / 10, 700 * 5 * (tick // 50)) for tick in range(101)]
+    assert not any(increase.reset for increase in advance(EnergyCounter(700), *points) if increase)
+
+
 def test_a_long_silence_may_bring_much_energy():
     _, increase = advance(EnergyCounter(700), (0, 0), (3600, 300 * 3600))
     assert increase == Increase(1_080_000, 3600)
@@ -49,12 +54,14 @@ def test_a_reading_that_is_no_count_is_a_bug_of_the_meter(joules: float):
 
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.integers(0, 10**12)), min_size=2))
 def test_increases_are_never_negative_and_never_huge(steps: list[tuple[float, int]]):
-    counter, at_seconds = EnergyCounter(700), 0.0
+    counter, at_seconds, moved_at_seconds, before = EnergyCounter(700), 0.0, 0.0, 0
     for gap_seconds, millijoules in steps:
         at_seconds += gap_seconds
         increase = counter.advance(reading(millijoules / 1000, at_seconds))
         if increase is not None:
-            assert 0 <= increase.energy_joules <= 700 * 1.5 * (increase.gap_seconds + 1)
+            assert 0 <= increase.energy_joules <= 700 * 1.5 * (at_seconds - moved_at_seconds + 1)
+        moved_at_seconds = at_seconds if increase is None or millijoules != before else moved_at_seconds
+        before = millijoules
 
 
 def test_power_is_integrated_by_trapezoids():

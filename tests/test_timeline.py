@@ -49,6 +49,17 @@ def test_a_counter_that_stands_still_is_known_up_to_its_last_reading():
     assert timeline.at(covered) == before
 
 
+def test_the_counters_period_is_learned_and_a_slow_counter_does_not_stand_still():
+    timeline = Timeline(0.0, keep_seconds=600)
+    assert timeline.period_seconds is None
+    for tick in range(1, 400):  # read every 0.1 s, moves every 2 s
+        moved = tick % 20 == 0
+        timeline.append(tick / 10, joules(600 if moved else 0), read_at_seconds=tick / 10)
+    assert timeline.period_seconds == pytest.approx(2.0)
+    assert timeline.covered_until_seconds == pytest.approx(38.0)  # the last edge, though 1.9 s have passed
+    assert timeline.at(33.0).energy_joules == pytest.approx(300 * 33)
+
+
 def test_an_edge_back_dated_before_the_last_one_is_laid_upon_it():
     timeline = Timeline(0.0, keep_seconds=60)
     timeline.append(1.0, joules(10), read_at_seconds=1.0)

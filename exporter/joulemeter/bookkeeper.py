@@ -183,9 +183,15 @@ class Bookkeeper:
                 server.hold_until_seconds = observation.at_seconds + self._terms.zero_hold_seconds
             self._loaded_at_seconds[user] = observation.at_seconds
 
-    def own(self, server: str, uuids: frozenset[str]) -> None:
-        """Say which GPUs a server uses. While that cannot be told, what was said last stands."""
-        self.servers[server].uses = uuids
+    def own(self, name: str, uuids: frozenset[str], now_seconds: float) -> None:
+        """Say which GPUs a server uses. While that cannot be told, what was said last stands.
+
+        That it uses none is believed only once it is given up: before, it may be restarting, and its last
+        window is its own.
+        """
+        server = self.servers[name]
+        if uuids or now_seconds - server.heard_at_seconds > self._terms.give_up_seconds:
+            server.uses = uuids
 
     # ------------------------------------------------------------------------------------------ settling
 

@@ -13,7 +13,7 @@ HEADROOM = 1.5
 """Boards exceed their limit for milliseconds, and a counter's tick may bring more than the gap's energy."""
 
 TICK_SECONDS = 1.0
-"""Longest update period of a counter that we allow for: a reading may bring that much more than its gap."""
+"""What a counter may bring beyond the time since it last moved: its first lump may be older than our first look."""
 
 WOBBLE = 0.99
 """A live count is a product of rounded numbers (llama.cpp prints six digits): so small a fall is no restart."""
@@ -32,13 +32,14 @@ class EnergyCounter:
     """A GPU's cumulative energy, made monotone.
 
     Law 2: a reading that goes backwards is a reset, and the increase counts from the new value; a rise (or a
-    value after a reset) that no board could have drawn since the last reading is not energy: it is counted as
-    a reset and adds nothing. The first reading is the baseline: what the counter held before is not ours.
+    value after a reset) that no board could have drawn since the counter last moved is not energy: it is
+    counted as a reset and adds nothing. The first reading is the baseline: what the counter held before is not ours.
     """
 
     def __init__(self, max_power_watts: float | None) -> None:
         self._max_watts = (max_power_watts or UNKNOWN_BOARD_WATTS) * HEADROOM
         self._last: EnergyReading | None = None
+        self._moved_at_seconds = 0.0
 
     def advance(self, reading: EnergyReading) -> Increase | None:
         """Return the increase since the last reading, or None for the baseline.
@@ -50,14 +51,18 @@ class EnergyCounter:
             raise ValueError(f"{reading.uuid}: total_joules={reading.total_joules} is not >= 0")
         last, self._last = self._last, reading
         if last is None:
+            self._moved_at_seconds = reading.at_seconds
             return None
         gap_seconds = reading.at_seconds - last.at_seconds
         if gap_seconds < 0:
             raise ValueError(
                 f"{reading.uuid}: reading at {reading.at_seconds} is older than {last.at_seconds}"
             )
-        possible_joules = self._max_watts * (gap_seconds + TICK_SECONDS)
+        still_seconds = reading.at_seconds - self._moved_at_seconds
+        possible_joules = self._max_watts * (still_seconds + TICK_SECONDS)
         risen_joules = reading.total_joules - last.total_joules
+        if risen_joules:
+            self._moved_at_seconds = reading.at_seconds
         if 0 <= risen_joules <= possible_joules:
             return Increase(risen_joules, gap_seconds)
         fresh_joules = reading.total_joules if risen_joules < 0 else math.inf

@@ -40,5 +40,9 @@ class DiscoveryError(JoulemeterError):
     """The processes or GPUs behind a server cannot be found out."""
 
 
+class NobodyListensError(DiscoveryError):
+    """No process listens where a server was expected: it is not running here."""
+
+
 class ServiceEndedError(JoulemeterError):
     """A part of the daemon returned although nobody asked it to stop."""

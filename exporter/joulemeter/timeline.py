@@ -3,11 +3,16 @@
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 from joulemeter.model import Amount
 
-STALL_SECONDS = 1.0
-"""A counter that has not moved for this long stands still: its last reading is as good as an edge."""
+SHORTEST_STALL_SECONDS = 1.0
+STALL_PERIODS = 5
+"""A counter that has not moved for so many of its own periods stands still: its last reading is as good as an
+edge. Most counters move every 20 to 100 ms, which is documented nowhere for most boards: the period is learned."""
+LEARNED_GAPS = 64
+LEARN_EVERY_GAPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,15 @@ class Timeline:
         self._keep_seconds = keep_seconds
         self._edges = deque([Edge(at_seconds, Amount())])
         self._read_at_seconds = at_seconds
+        self._moved_at_seconds: float | None = None
+        self._gaps_seconds: deque[float] = deque(maxlen=LEARNED_GAPS)
+        self._unlearned = 0
+        self.period_seconds: float | None = None
+        """How often the counter moves: the median of its last gaps, once it has moved a few times."""
+
+    @property
+    def _stall_seconds(self) -> float:
+        return max(SHORTEST_STALL_SECONDS, STALL_PERIODS * (self.period_seconds or 0.0))
 
     @property
     def total(self) -> Amount:
@@ -45,7 +59,7 @@ class Timeline:
     def covered_until_seconds(self) -> float:
         """Up to here `at` answers for good: later readings cannot change it."""
         last = self._edges[-1].at_seconds
-        stalled = self._read_at_seconds - last > STALL_SECONDS
+        stalled = self._read_at_seconds - last > self._stall_seconds
         return self._read_at_seconds if stalled else last
 
     def append(self, edge_at_seconds: float, increase: Amount, *, read_at_seconds: float) -> None:
@@ -58,14 +72,25 @@ class Timeline:
         if increase == Amount():
             return
         last = self._edges[-1]
-        if previous_read_at_seconds - last.at_seconds > STALL_SECONDS:
+        if previous_read_at_seconds - last.at_seconds > self._stall_seconds:
             # It stood still until then, and `covered_until_seconds` has said so.
             last = Edge(previous_read_at_seconds, last.total)
             self._edges.append(last)
+        self._learn_period(edge_at_seconds)
         self._edges.append(Edge(max(edge_at_seconds, last.at_seconds), last.total + increase))
         oldest = self._edges[-1].at_seconds - self._keep_seconds
         while len(self._edges) > 2 and self._edges[1].at_seconds < oldest:  # noqa: PLR2004 - two make a segment
             self._edges.popleft()
+
+    def _learn_period(self, moved_at_seconds: float) -> None:
+        before, self._moved_at_seconds = self._moved_at_seconds, moved_at_seconds
+        if before is None:
+            return
+        self._gaps_seconds.append(moved_at_seconds - before)
+        self._unlearned += 1
+        if self._unlearned >= min(LEARN_EVERY_GAPS, len(self._gaps_seconds)):
+            self._unlearned = 0
+            self.period_seconds = median(self._gaps_seconds)
 
     def at(self, at_seconds: float) -> Amount:
         """Return the cumulative amount at an instant; before the oldest edge that edge's, after the last the last's."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from joulemeter.errors import DiscoveryError
+from joulemeter.errors import DiscoveryError, NobodyListensError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -72,7 +72,7 @@ def listeners(port: int, host: str, proc: Path = PROC) -> frozenset[int]:
     """
     inodes = _listening_inodes(port, _local_addresses(host), proc)
     if not inodes:
-        raise DiscoveryError(
+        raise NobodyListensError(
             f"{host}:{port}: no process of this network namespace listens there; start the server,"
             f" run joulemeter in the host's network (hostNetwork: true), or {REMEDY}"
         )

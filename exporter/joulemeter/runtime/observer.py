@@ -15,6 +15,7 @@ from joulemeter.model import GpuStatus, Observation
 from joulemeter.ownership import owner_groups
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.sampler import Sampler
+from joulemeter.runtime.threads import in_thread
 from joulemeter.runtime.watch import ServerWatch
 from joulemeter.server_config import ServerConfig
 from joulemeter.snapshot import Snapshot
@@ -76,6 +77,7 @@ class Observer:
         self._next_seconds: dict[str, float] = {}
         self._throttle: dict[tuple[str, str], RunningTotal] = {}
         self._unowned = True
+        self._learned: set[str] = set()
         self.health: dict[str, ServerHealth] = {}
         self.statuses: dict[str, GpuStatus] = {}
         self.latest: Snapshot | None = None
@@ -130,7 +132,7 @@ class Observer:
             for task in self._background.values():
                 task.cancel()
             await asyncio.gather(*self._background.values(), return_exceptions=True)
-            await asyncio.to_thread(self._sampler.stop)
+            await in_thread(self._sampler.stop)
 
     async def _tick(self) -> None:
         if self._sampler.crashed is not None:
@@ -152,6 +154,11 @@ class Observer:
         gpus = self._meter.gpus
         for reading in self._sampler.drain():
             self._books.meter(gpus[reading.uuid], (reading,))
+        for uuid, account in self._books.gpus.items():
+            period_seconds = account.timeline.period_seconds
+            if period_seconds is not None and uuid not in self._learned:
+                self._learned.add(uuid)
+                log.info("gpu %d: its counter moves every %.0f ms", account.gpu.index, period_seconds * 1e3)
         answers, self._answers = self._answers, []
         for observation in answers:
             dialect = self._watches[observation.server].dialect
@@ -192,17 +199,17 @@ class Observer:
                     self.add_server(server)
 
     async def _read_statuses(self) -> None:
-        for uuid in self._meter.gpus:
-            status = await asyncio.to_thread(self._meter.status, uuid)
+        statuses = await in_thread(lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus})
+        for uuid, status in statuses.items():
             self.statuses[uuid] = status
             for reason, seconds in status.throttle_seconds.items():
                 self._throttle.setdefault((uuid, reason), RunningTotal()).advance(seconds)
 
     async def _find_owners(self) -> None:
-        owners = await asyncio.to_thread(self._owners)
+        owners = await in_thread(self._owners)
         for name, uuids in owners.items():
             if uuids is not None:
-                self._books.own(name, uuids)
+                self._books.own(name, uuids, time.monotonic())
         self._unowned = any(not self._books.servers[name].uses for name in self._watches)
 
     def _every(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from joulemeter.discovery import process
-from joulemeter.errors import DiscoveryError
+from joulemeter.errors import DiscoveryError, NobodyListensError
 from joulemeter.meters import EnergyMeter
 from joulemeter.server_config import DEFAULT_PORTS, ServerConfig
 
@@ -36,7 +36,7 @@ class OwnerFinder:
         self._said: dict[str, str] = {}
 
     def find(self) -> dict[str, frozenset[str] | None]:
-        """UUIDs by server name; None where it cannot be told now (`problems` says why)."""
+        """UUIDs by server name; none if it does not run here, None where it cannot be told (`problems` says why)."""
         if not self._meter.gpus:
             return {}
         servers = self._servers()
@@ -49,7 +49,7 @@ class OwnerFinder:
                 found[server.name] = self._of(server, processes)
                 self.problems.pop(server.name, None)
             except DiscoveryError as error:
-                found[server.name] = None
+                found[server.name] = frozenset() if isinstance(error, NobodyListensError) else None
                 self.problems[server.name] = str(error)
             self._say(server.name, found[server.name])
         return found
@@ -81,7 +81,7 @@ class OwnerFinder:
     def _say(self, name: str, uuids: frozenset[str] | None) -> None:
         """One line per change."""
         gpus = self._meter.gpus
-        if uuids is None:
+        if not uuids:
             line = f"its GPUs are not known: {self.problems[name]}"
         else:
             line = "uses GPU " + ", ".join(
@@ -89,4 +89,4 @@ class OwnerFinder:
             )
         if self._said.get(name) != line:
             self._said[name] = line
-            log.log(logging.WARNING if uuids is None else logging.INFO, "server %s: %s", name, line)
+            log.log(logging.INFO if uuids else logging.WARNING, "server %s: %s", name, line)
