@@ -23,6 +23,7 @@ SERVED: Final = ("server", "model", "namespace", "pod")
 PHASES: Final = ("prefill", "decode", "idle", "unsplit")
 TOKEN_KINDS: Final = ("prompt", "cached_prompt", "generation")
 UNATTRIBUTED_REASONS: Final = ("no_server", "server_unreachable", "idle", "meter_gap")
+LOST_TOKEN_REASONS: Final = ("server_unreachable", "no_gpu")
 REFUSAL_REASONS: Final = (
     "http_status",
     "redirect",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from joulemeter.attribution import Phase, User
+from joulemeter.catalog import LOST_TOKEN_REASONS
 from joulemeter.history import Work
 from joulemeter.model import Amount
 
@@ -44,7 +45,8 @@ class Ledger:
             self.requests.setdefault(user, 0.0)
             for kind in token_kinds(Work()):
                 self.tokens.setdefault((user, kind), 0.0)
-                self.lost_tokens.setdefault((user, kind, "server_unreachable"), 0.0)
+                for reason in LOST_TOKEN_REASONS:
+                    self.lost_tokens.setdefault((user, kind, reason), 0.0)
 
     def add_model(self, user: User, phase: Phase, amount: Amount) -> None:
         """Attribute."""
