@@ -166,7 +166,9 @@ class VllmServer:
 
     def _group(self) -> list[Path]:
         """Return its processes, as folders of /proc."""
-        leader = self._process.pid if self._process is not None else 0
+        if self._process is None:
+            return []
+        leader = self._process.pid
         return [entry for entry in Path("/proc").glob("[0-9]*") if _group_of(entry) == leader]
 
 
@@ -178,10 +180,17 @@ def _group_of(entry: Path) -> int:
 
 
 def _pss_bytes(entry: Path) -> int:
-    rollup = (entry / "smaps_rollup").read_text()
-    return 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    lines = _text(entry / "smaps_rollup").splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def _shared_memory(group: list[Path]) -> set[Path]:
-    maps = "".join((entry / "maps").read_text() for entry in group)
+    maps = "".join(_text(entry / "maps") for entry in group)
     return {Path(found) for found in re.findall(r"/dev/shm/\S+", maps)}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the process is gone
+        return ""
