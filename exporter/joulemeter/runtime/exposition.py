@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from joulemeter.collector import render
-from joulemeter.errors import JoulemeterError
+from joulemeter.errors import ListenError
 from joulemeter.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,6 @@ INDEX = """<!DOCTYPE html>
 <ul><li><a href="/metrics">/metrics</a></li><li><a href="/healthz">/healthz</a>: loops are ticking</li>
 <li><a href="/readyz">/readyz</a>: first snapshot published</li></ul></body></html>
 """
-
-
-class ListenError(JoulemeterError):
-    """The address cannot be listened on."""
 
 
 @dataclass(frozen=True, slots=True)
