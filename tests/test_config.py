@@ -133,6 +133,7 @@ BAD = {
     "servers[0].dialect: unknown value 'vlm'; did you mean 'vllm'?": server(dialect="vlm"),
     "servers[0].tokens: expected true or false, got 'yes'": server(tokens="yes"),
     "servers[0].model: expected text, got ' '": server(model=" "),
+    "servers[0].model: expected text, got '\\ud800'": server(model="\ud800"),
     "servers[0].gpus: expected auto, or a list such as [0, 1] or ['GPU-...'], got 0": server(gpus=0),
     "servers[0].gpus: expected auto, or a list such as [0, 1] or ['GPU-...'], got []": server(gpus=[]),
     f"servers[0].gpus[1]: {ANY_GPU} '1'": server(gpus=[0, "1"]),

@@ -246,7 +246,11 @@ async def model_of(watched: ServerWatch) -> str:
 
 @pytest.mark.parametrize(
     "answer",
-    [REFUSED, DOWN, "", "<html>", "[]", "null", '{"data": []}', models(3), models(""), models("x" * 999)],
+    [
+        *(REFUSED, DOWN, "", "<html>", "[]", "null", '{"data": []}'),
+        *(models(3), models(""), models("x" * 999), models("half a pair: \ud800"), models("two\nlines")),
+    ],
+    ids=repr,
 )
 async def test_server_that_names_no_model_lends_its_own(answer: str | JoulemeterError):
     assert await model_of(watch(llamacpp(v1_models=answer))) == "chat"

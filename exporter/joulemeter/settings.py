@@ -109,11 +109,11 @@ class Section:
         return value
 
     def text(self, key: str, default: Default) -> str | Default:
-        """Return text that is not blank, without the blanks around it."""
+        """Return printable text that is not blank, without the blanks around it."""
         value = self.get(key)
         if value is None:
             return default
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str) and value.strip() and value.strip().isprintable():
             return value.strip()
         hint = "" if isinstance(value, str | list | dict) else "; put it in quotes"  # NO is a boolean in YAML
         self.problem(key, f"expected text, got {shown(value)}{hint}")

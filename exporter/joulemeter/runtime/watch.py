@@ -224,11 +224,16 @@ def _series(page: PageReading) -> frozenset[tuple[Role, str, str]]:
 
 
 def _text_at(body: str | None, path: Sequence[str | int]) -> str | None:
-    """Return the text at a place of a JSON answer, None if there is no usable one."""
+    """Return the text at a place of a JSON answer, None if there is no usable one.
+
+    JSON can spell half a surrogate pair, which no metrics page can hold: only printable text is usable.
+    """
     try:
         found = json.loads(body or "")
         for step in path:
             found = found[step]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, str) and 0 < len(found) <= MAX_NAME_CHARACTERS else None
+    if not isinstance(found, str) or not found.isprintable():
+        return None
+    return found if 0 < len(found) <= MAX_NAME_CHARACTERS else None
