@@ -16,7 +16,7 @@ def family(spec: catalog.Metric, snapshot: Snapshot) -> Metric:
     if spec.kind == "histogram":
         histogram = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
         for labels, value in sorted(snapshot.histograms.get(spec.name, {}).items()):
-            bounds = [*(f"{bound:g}" for bound in value.bounds), "+Inf"]
+            bounds = [*(str(float(bound)) for bound in value.bounds), "+Inf"]  # canonical: 1.0, not 1
             buckets = [(bound, float(count)) for bound, count in zip(bounds, value.counts, strict=True)]
             histogram.add_metric(labels, buckets=buckets, sum_value=value.sum)
         return histogram
