@@ -3,6 +3,7 @@
 import pytest
 from nodes import Node, gpu, imbalance
 
+from joulemeter import catalog
 from joulemeter.attribution import Phase, User
 from joulemeter.bookkeeper import Terms
 from joulemeter.model import EnergyReading
@@ -73,6 +74,18 @@ def test_series_are_born_at_zero_and_their_first_energy_is_held():
     node.run(25, generation=10)
     assert node.attributed_joules("a") > 200 * 30
     assert imbalance(node.books) < 1e-9
+
+
+def test_lost_tokens_are_born_at_zero_whatever_their_reason():
+    node = Node()
+    node.serve("a")
+    node.run(5, generation=10)
+    reasons = {reason for _, _, reason in node.books.ledger.lost_tokens}
+    assert reasons == set(catalog.LOST_TOKEN_REASONS)
+    assert set(node.books.ledger.lost_tokens.values()) == {0.0}
+    node.run(70, generation=10)
+    assert {reason for _, _, reason in node.books.ledger.lost_tokens} == reasons
+    assert node.lost_tokens("a", "generation") > 0
 
 
 def test_a_server_that_does_not_answer_is_given_up_after_the_limit():
