@@ -17,6 +17,7 @@ from joulemeter.config import (
 )
 from joulemeter.dialects.generic import GenericNames
 from joulemeter.errors import ConfigError
+from joulemeter.grids import fixed
 from joulemeter.model import Moves
 
 CHAT = {"url": "http://127.0.0.1:8000"}
@@ -111,7 +112,7 @@ BAD = {
     "grid.fixed.intensity_grams_per_kwh: missing; source 'fixed' needs it (gCO2e per kWh)": {
         "grid": {"sources": ["fixed"]}
     },
-    "grid.fixed.intensity_grams_per_kwh: expected a number from 0 to 10000, got -5": {
+    "grid.fixed.intensity_grams_per_kwh: expected a number from 0 to 2000, got -5": {
         "grid": {"sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": -5}}
     },
     # servers
@@ -307,3 +308,10 @@ def test_flags_have_their_problems_reported_at_once():
         " 'http://gpu2:80/metrics'; keep one of them",
         "--listen: expected HOST:PORT such as 0.0.0.0:9847 or [::]:9847, got 'nowhere'",
     )
+
+
+def test_every_intensity_that_is_accepted_can_be_priced_with():
+    """A value that the configuration took and the source refused would end the daemon with a traceback."""
+    grid = parse({"grid": {"sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": 2000}}}).grid
+    assert grid.fixed_intensity_grams_per_kwh is not None
+    assert fixed.sample("FR", grid.fixed_intensity_grams_per_kwh).intensity_grams_per_kwh == 2000

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, cast
 import yaml
 
 from joulemeter.errors import ConfigError
+from joulemeter.grids.fixed import MAX_PLAUSIBLE_GRAMS_PER_KWH
 from joulemeter.server_config import ServerConfig, is_host, page_url, read_servers, refuse_twins
 from joulemeter.settings import Section, shown, suggestion
 
@@ -31,8 +32,6 @@ ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,
 MAX_PORT: Final = 65_535
 HOUR_SECONDS: Final = 3600.0
 MONTH_SECONDS: Final = 31 * 24 * HOUR_SECONDS
-MAX_GRAMS_PER_KWH: Final = 10_000.0
-"""Far above any fuel (lignite: about 1,200), and far below a value given per MWh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,7 @@ def _grid(section: Section) -> GridSettings:
             sources.append(source)
     zone = section.text("zone", None)
     fixed = section.section("fixed")
-    grams = fixed.number("intensity_grams_per_kwh", None, low=0, high=MAX_GRAMS_PER_KWH)
+    grams = fixed.number("intensity_grams_per_kwh", None, low=0, high=MAX_PLAUSIBLE_GRAMS_PER_KWH)
     if "fixed" in sources and fixed.get("intensity_grams_per_kwh") is None:
         fixed.problem("intensity_grams_per_kwh", "missing; source 'fixed' needs it (gCO2e per kWh)")
     fixed.finish()
