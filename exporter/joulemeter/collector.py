@@ -41,7 +41,7 @@ class SnapshotCollector(Collector):
         """Take one reference to one immutable snapshot, then only format it; families without samples stay out."""
         snapshot = self._latest()
         for spec in catalog.ALL:
-            if spec.name in snapshot.samples or spec.name in snapshot.histograms:
+            if snapshot.samples.get(spec.name) or snapshot.histograms.get(spec.name):
                 yield family(spec, snapshot)
 
 
