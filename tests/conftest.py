@@ -2,12 +2,37 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
 pytest_plugins = ("nvml_fixture",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew; then read the diff"
+    )
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
+    """Compares a whole text with a file in tests/golden, byte for byte, or writes it there."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if pytestconfig.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(text.encode())
+        assert path.exists(), f"no {path.name} in tests/golden: run pytest --update-golden and read it"
+        assert text == path.read_bytes().decode(), (
+            "if it is meant: pytest --update-golden, then read the diff"
+        )
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,164 @@
+"""Two nodes as snapshots: one without a GPU, and one on which everything has happened that a page can show.
+
+Their books are kept by hand, through the bookkeeper's doors but without its split of energy, so that the golden
+pages change with the page alone and not with the physics.
+"""
+
+from joulemeter.attribution import Phase, User
+from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
+from joulemeter.histogram import Histogram, HistogramValue
+from joulemeter.history import Work
+from joulemeter.model import (
+    Amount,
+    EnergyReading,
+    EnergySource,
+    Gpu,
+    GpuStatus,
+    GridSample,
+    Moves,
+    Observation,
+    PageReading,
+    Role,
+    RoleReading,
+)
+from joulemeter.priors import prior
+from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
+
+GRAMS_PER_JOULE = 2**-14  # about 220 g/kWh; a power of two, so that golden numbers are exact
+STRANGE = 'a "quoted" \\ name\nof two lines, é 模型 \U0001f50b'
+"""What a label value must survive: quotes, a backslash, a line feed, letters beyond ASCII and beyond 16 bits."""
+
+BIG = Gpu(0, "GPU-a0", "NVIDIA H100 80GB HBM3", "580.95.05", EnergySource.COUNTER, 700.0)
+SHARED = Gpu(1, "GPU-b1", "NVIDIA H100 80GB HBM3", "580.95.05", EnergySource.COUNTER, 700.0)
+LOST = Gpu(2, "GPU-c2", "Tesla P4", "580.95.05", EnergySource.POWER_INTEGRATION, None)
+
+EXACT = User("chat", "meta-llama/Llama-3.1-8B-Instruct")
+STRANGER = User("twins-a", STRANGE)
+UNSPLIT = User("twins-b", "embedder")
+GONE = User("chat", "an-older-model")
+
+
+def no_books(terms: Terms | None = None) -> Bookkeeper:
+    return Bookkeeper(
+        terms or Terms(),
+        price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
+        coefficients=lambda gpu: prior(gpu.max_power_watts),
+    )
+
+
+def observed(metric_buckets: tuple[float, ...], *values_seconds: float) -> HistogramValue:
+    histogram = Histogram(metric_buckets)
+    for seconds in values_seconds:
+        histogram.observe(seconds)
+    return histogram.value()
+
+
+def around(**changes: object) -> Surroundings:
+    parts: dict[str, object] = {
+        "at_timestamp_seconds": 1767225600.25,
+        "version": "0.1.0",
+        "python_version": "3.11.7",
+        "simulated": False,
+        "meter": "nvml",
+        "meter_up": False,
+        "gpus_up": frozenset(),
+        "statuses": {},
+        "throttle_seconds": {},
+        "servers": {},
+        "grid": GridSample(
+            "FR", 44.18, "static", "static", "lifecycle", "production", "annual", "Ember 2025 FR"
+        ),
+        "pue": 1.0,
+        "sample_intervals": observed(SAMPLE_INTERVAL.buckets),
+    }
+    return Surroundings(**parts | changes)  # type: ignore[arg-type]
+
+
+def empty() -> Snapshot:
+    """A node without a driver: the exporter runs, says what is missing, and shows no joule that nobody measured."""
+    return compose(no_books(), around())
+
+
+def full() -> Snapshot:
+    """A GPU of one server's own, one shared by two, one lost, and a model that is long gone."""
+    return compose(
+        _full_books(),
+        around(
+            simulated=True,
+            meter_up=True,
+            gpus_up=frozenset({BIG.uuid, SHARED.uuid}),
+            statuses={
+                BIG.uuid: GpuStatus(512.5, 700.0, 0.97, 64e9, 85.5e9, 61.0),
+                SHARED.uuid: GpuStatus(power_watts=300.0),
+                LOST.uuid: GpuStatus(power_watts=20.0),  # the last answer before it was lost: not shown
+            },
+            throttle_seconds={(BIG.uuid, "power_cap"): 12.5, (BIG.uuid, "thermal"): 0.0},
+            servers={
+                "chat": ServerState(True, "vllm", "0.32.0", _answers(0.002, 0.004, 3.0), {}),
+                "twins-a": ServerState(True, "sglang", "0.5.23", _answers(0.03), {}),
+                "twins-b": ServerState(
+                    False, "generic", "", _answers(0.5), {"bad_value": 2, "http_status": 1}
+                ),
+            },
+            pue=1.25,
+            sample_intervals=observed(SAMPLE_INTERVAL.buckets, 0.05, 0.05, 0.0501, 0.3),
+        ),
+    )
+
+
+def _answers(*values_seconds: float) -> HistogramValue:
+    return observed(OBSERVATION_DURATION.buckets, *values_seconds)
+
+
+def _full_books() -> Bookkeeper:
+    books = no_books(Terms(idle="unattributed"))
+    for name, uuids in (("chat", {BIG.uuid}), ("twins-a", {SHARED.uuid}), ("twins-b", {SHARED.uuid})):
+        books.expect_server(name, name, 1000.0, counts_tokens=True)
+        books.own(name, frozenset(uuids))
+    for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False)):
+        running = RoleReading(Role.RUNNING, user.model, "running", 3.0, None)
+        generated = RoleReading(Role.GENERATION, user.model, "generated", 7.0, Moves.STEP)
+        page = PageReading("vllm", (generated, running))
+        books.observe(Observation(user.server, 1001.0, page), has_phases=has_phases)
+    _measure(books)
+    _settle(books)
+    return books
+
+
+def _measure(books: Bookkeeper) -> None:
+    """512 W, 256 W and 64 W for 64 seconds; then a counter restarts, and a GPU is away for a while."""
+    for second in range(65):
+        for gpu, watts in ((BIG, 512.0), (SHARED, 256.0), (LOST, 64.0)):
+            books.meter(gpu, [EnergyReading(gpu.uuid, 4096.0 + second * watts, 1000.0 + second, watts)])
+    books.meter(SHARED, [EnergyReading(SHARED.uuid, 16.0, 1065.0)])
+    books.meter(LOST, [EnergyReading(LOST.uuid, 16384.0, 1096.0)])
+
+
+def _settle(books: Bookkeeper) -> None:
+    """Move most of what was measured, by hand, to where it can go."""
+    ledger = books.ledger
+    shares = (
+        (
+            BIG,
+            {
+                (EXACT, Phase.PREFILL): 0.25,
+                (EXACT, Phase.DECODE): 0.5,
+                "idle": 0.125,
+                (GONE, Phase.DECODE): 0.125,
+            },
+        ),
+        (SHARED, {(STRANGER, Phase.DECODE): 0.5, (UNSPLIT, Phase.UNSPLIT): 0.25, "server_unreachable": 0.25}),
+        (LOST, {"no_server": 1.0}),
+    )
+    for gpu, parts in shares:
+        amount = books.gpus[gpu.uuid].take(1060.0)
+        for whose, share in parts.items():
+            if isinstance(whose, str):
+                ledger.add_unattributed(gpu.uuid, whose, amount.scaled(share))
+            else:
+                ledger.add_model(*whose, amount.scaled(share))
+    ledger.retire(GONE)
+    ledger.add_work(EXACT, Work(3200.0, 1600.0, 2400.0, 8.0))
+    ledger.add_work(STRANGER, Work(generation_tokens=1e15 + 0.5))
+    ledger.lose_work(UNSPLIT, Work(generation_tokens=10.0, requests=1.0), "server_unreachable")
