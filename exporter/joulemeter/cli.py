@@ -12,8 +12,11 @@ from joulemeter.config import Config, load, with_overrides
 from joulemeter.errors import ConfigError, JoulemeterError
 
 EXIT_OK = 0
+"""Done, or stopped by SIGTERM or SIGINT."""
 EXIT_FAILED = 1
+"""It failed, and said why; or `probe` found nothing to attribute."""
 EXIT_USAGE = 2
+"""The command line or the configuration is wrong; every problem is named."""
 
 DESCRIPTION = """\
 Prometheus exporter that attributes the energy of a node's GPUs to the models, phases and servers that used it.

@@ -39,6 +39,7 @@ class Sampling:
     """How often energy is read."""
 
     interval_seconds: float = 0.05
+    """Time between two rounds of energy readings. Boards renew their counter about every 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,11 @@ class ObservationSettings:
     """How often servers are asked, how long one may take, and when its energy is given up."""
 
     interval_seconds: float = 1.0
+    """Time between two questions to a server; longer, up to 5 s, for a server that answers slowly."""
     timeout_seconds: float = 2.0
+    """How long one whole answer may take."""
     give_up_seconds: float = 60.0
+    """Energy of a server silent for longer is unattributed. More than `timeout_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,11 @@ class GridSettings:
     """Where the carbon intensity comes from; the first source that answers wins."""
 
     zone: str | None = None
+    """Where the power comes from: a country's ISO 3166 code, EU, or a zone such as US-CAL-CISO. None: the world."""
     sources: tuple[str, ...] = ("static",)
+    """Best first. `static`: annual averages that come with joulemeter; `fixed`: your own number."""
     fixed_intensity_grams_per_kwh: float | None = None
+    """Your own intensity, in gCO2e per kWh, for the source `fixed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,21 @@ class Config:
     """Everything that can be set; what is left out has these values."""
 
     listen_host: str = ANY_ADDRESS
+    """HOST:PORT of the page; IPv6 in brackets, port 0 for a free one."""
     listen_port: int = 9847
     series_ttl_seconds: float = HOUR_SECONDS
+    """Series of a model not seen for so long are dropped; their totals move to the retired ones."""
     zero_hold_seconds: float = 30.0
+    """New series stay at 0 for so long, so that two scrapes see their birth; their energy is pending."""
     sampling: Sampling = Sampling()
     observation: ObservationSettings = ObservationSettings()
     servers: tuple[ServerConfig, ...] = ()
+    """The inference servers of this node. None: looked for on the usual ports of the loopback interface."""
     idle: Idle = "owner"
+    """Whose the energy is while no engine step runs: the loaded models', or unattributed."""
     grid: GridSettings = GridSettings()
     pue: float = 1.0
+    """Power usage effectiveness; multiplies grams, not joules."""
 
 
 def load(text: str, *, source: str) -> Config:
@@ -115,7 +128,14 @@ def parse(raw: Mapping[str, object]) -> Config:
         ConfigError: with every problem, each with its place, the value and what is expected instead.
     """
     problems: list[str] = []
-    top = Section(raw, "", problems)
+    config = read(Section(raw, "", problems), problems)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def read(top: Section, problems: list[str]) -> Config:
+    """Read a whole configuration; `problems` grows by what is wrong with it."""
     default = Config()
     listen = top.converted("listen", (default.listen_host, default.listen_port), address)
     config = Config(
@@ -133,8 +153,6 @@ def parse(raw: Mapping[str, object]) -> Config:
         pue=top.number("pue", default.pue, low=1, high=10),
     )
     top.finish()
-    if problems:
-        raise ConfigError(problems)
     return config
 
 

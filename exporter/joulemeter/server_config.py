@@ -23,21 +23,26 @@ BLANKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """One inference server.
-
-    `url` is the whole address of its metrics page, `name` its label on ours, `model` what it serves (where it
-    does not say), `tokens` whether its tokens count here, `gpus` indexes or UUIDs (None: find out).
-    """
+    """One inference server."""
 
     url: str
+    """Address of its metrics page; `/metrics` is added where it has no path."""
     name: str
+    """Its label `server` on our page."""
     dialect: str = "auto"
+    """How it names its series; `auto` looks at its page, `generic` needs the names under `metrics`."""
     model: str | None = None
+    """What it serves, where it does not say."""
     credentials_file: Path | None = None
+    """File with the bearer token that the server wants; read anew for every request."""
     ca_file: Path | None = None
+    """File with the certificates that the server's is checked against, in PEM."""
     insecure_skip_verify: bool = False
+    """Believe any certificate."""
     tokens: bool = True
+    """Whether its tokens count here; false on the nodes of a multi-node server that do not run its head."""
     gpus: tuple[int | str, ...] | None = None
+    """The GPUs it uses, by index or UUID; `auto` finds them by the process behind its port."""
     metrics: GenericNames | None = None
 
 
@@ -92,7 +97,7 @@ def read_servers(items: Sequence[object], place: str, problems: list[str]) -> tu
                 f"{here}: expected a server such as {{url: http://127.0.0.1:8000}}, got {shown(item)}"
             )
             continue
-        server = _read_server(Section(item, here, problems))
+        server = read_server(Section(item, here, problems))
         if server.url:
             found.append((here, server))
     refuse_twins(found, problems)
@@ -114,7 +119,7 @@ def refuse_twins(servers: Sequence[tuple[str, ServerConfig]], problems: list[str
         names.setdefault(server.name, place)
 
 
-def _read_server(section: Section) -> ServerConfig:
+def read_server(section: Section) -> ServerConfig:
     """Read one server; its URL is "" if it has no usable one."""
     if section.get("url") is None:
         section.problem("url", "missing; give the server's address such as http://127.0.0.1:8000")

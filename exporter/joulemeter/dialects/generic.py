@@ -9,21 +9,28 @@ from joulemeter.model import Moves, Role
 
 @dataclass(frozen=True, slots=True)
 class GenericNames:
-    """Sample names as on the page, suffixes included (`x_sum` of a histogram), and when the counters move.
-
-    `prompt_moves` holds for `cached_prompt` too. Without `prompt` prefill and decode cannot be told apart.
-    """
+    """Sample names as on the page, suffixes included (`x_sum` of a histogram), and when the counters move."""
 
     generation: str
+    """Counter of generated tokens."""
     generation_moves: Moves = Moves.FINISH
+    """When it moves: at every step, once per request at its first token, at its end, or at its admission."""
     prompt: str | None = None
+    """Counter of prompt tokens. Without it prefill and decode cannot be told apart."""
     prompt_includes_cached: bool = False
+    """Whether that counter counts cache hits too."""
     prompt_moves: Moves = Moves.FINISH
+    """When the counters of prompt tokens move."""
     cached_prompt: str | None = None
+    """Counter of prompt tokens that a cache saved."""
     requests: str | None = None
+    """Counter of finished requests."""
     running: str | None = None
+    """Gauge of requests in the batch."""
     waiting: str | None = None
+    """Gauge of queued requests."""
     model_label: str | None = None
+    """Label that names the model."""
 
 
 def generic(names: GenericNames) -> Dialect:

@@ -31,6 +31,7 @@ from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
 log = logging.getLogger(__name__)
 
 NVML_LIBRARY_VARIABLE = "JOULEMETER_NVML_LIBRARY"
+"""Path of an NVML library to load in place of the driver's."""
 METER_NAME = "nvml"
 
 
