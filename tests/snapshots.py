@@ -115,7 +115,7 @@ def _full_books() -> Bookkeeper:
     books = no_books(Terms(idle="unattributed"))
     for name, uuids in (("chat", {BIG.uuid}), ("twins-a", {SHARED.uuid}), ("twins-b", {SHARED.uuid})):
         books.expect_server(name, name, 1000.0, counts_tokens=True)
-        books.own(name, frozenset(uuids))
+        books.own(name, frozenset(uuids), 1000.0)
     for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False)):
         running = RoleReading(Role.RUNNING, user.model, "running", 3.0, None)
         generated = RoleReading(Role.GENERATION, user.model, "generated", 7.0, Moves.STEP)

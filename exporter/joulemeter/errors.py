@@ -42,6 +42,8 @@ class DiscoveryError(JoulemeterError):
 
 class NobodyListensError(DiscoveryError):
     """No process listens where a server was expected: it is not running here."""
+
+
 class ListenError(JoulemeterError):
     """The configured address cannot be listened on."""
 

@@ -14,12 +14,12 @@ from typing import Final
 
 import aiohttp
 import yaml
-from joulemeter.simulation.state import NvmlState, VirtualGpu
 from loadgen import Tokens
 from pages import Page
 from vllm_server import MODEL, free_port
 
 from joulemeter.simulation import library
+from joulemeter.simulation.state import NvmlState, VirtualGpu
 
 SERVER: Final = "real"
 POLL_SECONDS: Final = 0.25
