@@ -87,6 +87,7 @@ class NvmlMeter:
         self._opened = False
         self._round = 0
         self._rescan_at_seconds = 0.0
+        self._left_out: dict[int, str] = {}
 
     @property
     def gpus(self) -> Mapping[str, Gpu]:
@@ -105,8 +106,7 @@ class NvmlMeter:
         """Initialise NVML and find the GPUs. Raises MeterError with the remedy."""
         nvml = self._nvml
         try:
-            if self._library and nvml.nvmlLib is None:
-                nvml.nvmlLib = ctypes.CDLL(self._library)
+            self._load()
             nvml.nvmlInit()
             self._opened = True
             self._driver_version = nvml.nvmlSystemGetDriverVersion()
@@ -114,12 +114,8 @@ class NvmlMeter:
                 device.handle = None  # handles of the last initialisation are stale
                 device.retry_at_seconds = 0.0
             self._scan()
-        except OSError as error:
-            raise MeterError(f"JOULEMETER_NVML_LIBRARY={self._library}: {error}") from error
         except nvml.NVMLError as error:
             raise MeterError(f"nvml: {self._explain(error)}") from error
-        except nvml.NVMLLibraryMismatchError as error:  # not an NVMLError
-            raise MeterError(f"nvml: {error}: use the nvidia-ml-py of this driver's generation") from error
 
     def read(self) -> Sequence[EnergyReading]:
         """Read every GPU's energy; power too in every fourth round, or where there is no energy counter."""
@@ -182,6 +178,20 @@ class NvmlMeter:
             self._opened = False
             self._optional(self._nvml.nvmlShutdown)
 
+    def _load(self) -> None:
+        """Load the named library, if any, before the binding loads the driver's."""
+        if not self._library or self._nvml.nvmlLib is not None:
+            return
+        try:
+            library = ctypes.CDLL(self._library)
+            problem = None if hasattr(library, "nvmlInitWithFlags") else "no NVML library; name one"
+        except OSError as error:
+            problem = f"{error}; name an NVML library"
+        if problem:
+            remedy = "or unset it to use the driver's"
+            raise MeterError(f"JOULEMETER_NVML_LIBRARY={self._library}: {problem}, {remedy}")
+        self._nvml.nvmlLib = library
+
     def _scan(self) -> None:
         """Take note of GPUs not seen before; indexes of known ones stay."""
         nvml = self._nvml
@@ -194,10 +204,18 @@ class NvmlMeter:
                     continue
                 gpu = self._describe(index, uuid, handle)
             except nvml.NVMLError as error:
-                log.debug("gpu %d: left out of this scan: %s", index, error)
+                self._leave_out(index, error)
                 continue
+            self._left_out.pop(index, None)
             self._devices[uuid] = _Device(gpu, handle, PowerIntegral())
             log.info("gpu %d: %s %s, energy from %s", index, gpu.product, uuid, gpu.energy_source)
+
+    def _leave_out(self, index: int, error: Exception) -> None:
+        """Say once why a GPU is not measured; of one that was lost, that has been said."""
+        lost = {device.gpu.index for device in self._devices.values() if device.gpu.uuid not in self.up}
+        if index not in lost and self._left_out.get(index) != str(error):
+            self._left_out[index] = str(error)
+            log.warning("gpu %d: %s; not measured, trying again", index, error)
 
     def _describe(self, index: int, uuid: str, handle: Any) -> Gpu:
         nvml = self._nvml
@@ -229,9 +247,10 @@ class NvmlMeter:
 
     def _power_watts(self, handle: Any) -> float:
         """Instantaneous draw where the driver has it, for nvmlDeviceGetPowerUsage is a 1 s mean on many boards."""
-        field = self._nvml.nvmlDeviceGetFieldValues(handle, [self._nvml.NVML_FI_DEV_POWER_INSTANT])[0]
-        if field.nvmlReturn == self._nvml.NVML_SUCCESS:
-            return float(field.value.uiVal) * WATTS_PER_MILLIWATT
+        wanted = [self._nvml.NVML_FI_DEV_POWER_INSTANT]
+        fields = self._optional(lambda: self._nvml.nvmlDeviceGetFieldValues(handle, wanted))
+        if fields and fields[0].nvmlReturn == self._nvml.NVML_SUCCESS:
+            return float(fields[0].value.uiVal) * WATTS_PER_MILLIWATT
         return float(self._nvml.nvmlDeviceGetPowerUsage(handle)) * WATTS_PER_MILLIWATT
 
     def _throttle_seconds(self, handle: Any) -> dict[str, float]:
@@ -274,9 +293,10 @@ class NvmlMeter:
             log.debug("nvml: scan failed: %s", error)
 
     def _optional(self, call: Callable[[], T]) -> T | None:
+        """Return None where NVML fails, or lacks the function (of which pynvml makes no NVMLError)."""
         try:
             return call()
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError):
             return None
 
     def _explain(self, error: Exception) -> str:
