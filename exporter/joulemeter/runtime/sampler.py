@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 30.0
+BEAT_SECONDS = 1.0
+"""While it waits for a driver to appear the thread is well, and says so."""
 KEPT_READINGS = 100_000
 """Ten minutes of eight GPUs at 20 Hz, should nobody drain; older ones may go, for counters are cumulative."""
 
@@ -25,6 +27,12 @@ class Sampler:
 
     Lateness moves a time stamp, not a joule: the counter is cumulative and each reading carries the midpoint
     of its own call.
+
+    Args:
+        meter: what to read; opened, read and closed in the thread.
+        interval_seconds: from round to round.
+        clock: monotonic seconds.
+        stop: ends the thread when set; the thread waits on it between rounds.
     """
 
     def __init__(
@@ -33,12 +41,13 @@ class Sampler:
         *,
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        stop: threading.Event | None = None,
     ) -> None:
         self._meter = meter
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._readings: deque[EnergyReading] = deque(maxlen=KEPT_READINGS)
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._thread = threading.Thread(target=self._run, name="joulemeter-sampler", daemon=True)
         self.intervals = Histogram(SAMPLE_INTERVAL.buckets)
         self.meter_up = False
@@ -74,8 +83,7 @@ class Sampler:
                 except MeterError as error:
                     self._unreachable(error)
                     self._meter.close()
-                self._beat()
-                self._stop.wait(retry_seconds)
+                self._pause(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
         except BaseException as error:  # a bug of ours: the supervisor raises it in the main thread
             self.crashed = error
@@ -97,6 +105,11 @@ class Sampler:
             if due <= now:  # late by whole rounds: drop them, keep the phase
                 due += self._interval_seconds * ((now - due) // self._interval_seconds + 1)
             self._stop.wait(due - now)
+
+    def _pause(self, seconds: float) -> None:
+        until = self._beat() + seconds
+        while not self._stop.is_set() and (left := until - self._beat()) > 0:
+            self._stop.wait(min(left, BEAT_SECONDS))
 
     def _beat(self) -> float:
         self.beat_at_seconds = self._clock()
