@@ -4,13 +4,13 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import pytest
+from fake_meter import FakeMeter
 
 from joulemeter.errors import MeterError
-from joulemeter.model import EnergyReading, Gpu, GpuStatus
+from joulemeter.model import EnergyReading
 from joulemeter.runtime.observer import WEDGED_SECONDS
 from joulemeter.runtime.sampler import KEPT_READINGS, Sampler
 
@@ -32,40 +32,6 @@ class Time(threading.Event):
         self.seconds += max(0.0, timeout or 0.0)
         self.on_wait()
         return self.is_set()
-
-
-@dataclass
-class FakeMeter:
-    """A meter whose opening and reading do what a test says, and which notes when it was asked.
-
-    `on_open` and `on_read` get the number of the call, from 0.
-    """
-
-    clock: Callable[[], float]
-    on_open: Callable[[int], object] = lambda _: None
-    on_read: Callable[[int], Sequence[EnergyReading] | None] = lambda _: None
-    opened_at: list[float] = field(default_factory=list)
-    read_at: list[float] = field(default_factory=list)
-    closed: int = 0
-    gpus: Mapping[str, Gpu] = field(default_factory=dict)
-    up: frozenset[str] = frozenset()
-
-    def open(self) -> None:
-        self.opened_at.append(self.clock())
-        self.on_open(len(self.opened_at) - 1)
-
-    def read(self) -> Sequence[EnergyReading]:
-        self.read_at.append(self.clock())
-        return self.on_read(len(self.read_at) - 1) or ()
-
-    def status(self, uuid: str) -> GpuStatus:
-        return GpuStatus()
-
-    def compute_processes(self) -> Mapping[str, frozenset[int]]:
-        return {}
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 def reading(number: float) -> EnergyReading:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from joulemeter.bookkeeper import Bookkeeper
@@ -24,14 +25,22 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 0.2
 """How long a tick waits for answers; what comes later is taken in by the next one."""
-STATUS_SECONDS = 5.0
-OWNERS_SECONDS = 15.0
-LOOK_SECONDS = 15.0
-UNOWNED_SECONDS = 2.0
-"""Process lists take milliseconds a GPU of the driver's lock: often only while some server's GPUs are unknown."""
 WEDGED_SECONDS = 10.0
 
 Owners = Callable[[], Mapping[str, frozenset[str] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """How often the work beside the ticks is done.
+
+    Process lists take milliseconds a GPU of the driver's lock: often only while some server's GPUs are unknown.
+    """
+
+    status_seconds: float = 5.0
+    owners_seconds: float = 15.0
+    unowned_seconds: float = 2.0
+    look_seconds: float = 15.0
 
 
 class Observer:
@@ -46,6 +55,7 @@ class Observer:
         owners: finds each server's GPUs (UUIDs; None where that cannot be told now); blocking.
         snapshot: composes what the page shows.
         interval_seconds: between ticks.
+        periods: of the work beside them.
     """
 
     name = "observer"
@@ -61,6 +71,7 @@ class Observer:
         snapshot: Callable[["Observer"], Snapshot],
         interval_seconds: float,
         look: Callable[[], Awaitable[Sequence[ServerConfig]]] | None = None,
+        periods: Periods | None = None,
     ) -> None:
         self._books = books
         self._sampler = sampler
@@ -70,6 +81,7 @@ class Observer:
         self._owners = owners
         self._compose = snapshot
         self._interval_seconds = interval_seconds
+        self._periods = periods or Periods()
         self._watches: dict[str, ServerWatch] = {}
         self._due_seconds: dict[str, float] = {}
         self._answers: list[Observation] = []
@@ -137,12 +149,15 @@ class Observer:
     async def _tick(self) -> None:
         if self._sampler.crashed is not None:
             raise self._sampler.crashed
-        now = time.monotonic()
+        for key in list(self._background):
+            self._is_running(key)  # raises what ended it
+        now, periods = time.monotonic(), self._periods
         if self._look is not None:
-            self._every("look", LOOK_SECONDS, now, self._look_for_servers)
+            self._every("look", periods.look_seconds, now, self._look_for_servers)
         asked = self._ask_servers(now)
-        self._every("status", STATUS_SECONDS, now, self._read_statuses)
-        self._every("owners", UNOWNED_SECONDS if self._unowned else OWNERS_SECONDS, now, self._find_owners)
+        self._every("status", periods.status_seconds, now, self._read_statuses)
+        owners_seconds = periods.unowned_seconds if self._unowned else periods.owners_seconds
+        self._every("owners", owners_seconds, now, self._find_owners)
         if asked:
             await asyncio.wait(asked, timeout=min(ANSWER_SECONDS, self._interval_seconds / 2))
         self._take_in()
@@ -151,8 +166,9 @@ class Observer:
         self.ticked_at_seconds = time.monotonic()
 
     def _take_in(self) -> None:
-        gpus = self._meter.gpus
-        for reading in self._sampler.drain():
+        readings = self._sampler.drain()
+        gpus = self._meter.gpus  # after: the thread may have found another GPU meanwhile
+        for reading in readings:
             self._books.meter(gpus[reading.uuid], (reading,))
         for uuid, account in self._books.gpus.items():
             period_seconds = account.timeline.period_seconds
