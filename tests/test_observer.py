@@ -133,7 +133,7 @@ async def test_servers_of_a_group_are_asked_together():
     """One rule aligns the clocks of servers that share GPUs; the slower interval is that of the group."""
     bench = Bench("a", "b", "alone")
     for name, uuids in {"a": {"GPU-0"}, "b": {"GPU-0", "GPU-1"}, "alone": {"GPU-2"}}.items():
-        bench.books.own(name, frozenset(uuids))
+        bench.books.own(name, frozenset(uuids), time.monotonic())
     bench.watches["b"].cost_seconds = 4 * INTERVAL_SECONDS
     async with bench.running():
         await bench.more_ticks(40)
