@@ -1,1 +1,1 @@
-"""Dashboards, recording rules and alerts as code; used from a checkout, with `joulemeter[dashboards]`."""
+"""Dashboards, rules and the reference, generated; used from a checkout, with `joulemeter[dashboards]`."""
