@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real bench tools clean
+.PHONY: help demo test generate golden test-real bench tools clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,13 @@ test: $(INSTALLED) tools ## everything that CI runs
 	@echo "== tests"
 	$(BIN)/pytest
 
+generate: $(INSTALLED) ## write every generated file: dashboards, rules, docs/reference.md
+	$(BIN)/python -m dashboards.generate
+
+golden: $(INSTALLED) ## write the golden pages anew after a change of /metrics; the diff is the review
+	$(BIN)/pytest --quiet --update-golden tests/test_collector.py
+	git --no-pager diff --stat tests/golden
+
 test-real: $(INSTALLED) ## a real vLLM on CPU under joulemeter; installs 2.4 GB, takes about 20 minutes the first time
 	tests/real/install.sh
 	$(BIN)/pytest -s tests/real/test_real_vllm.py
@@ -32,7 +39,7 @@ bench: $(INSTALLED) ## cost of sampling, observing and scraping, next to nvitop-
 	$(BIN)/pip install --quiet 'nvitop-exporter==1.7.2'
 	$(BIN)/python -m bench.run
 
-tools:
+tools: ## what pip cannot bring: a C compiler, promtool
 	@echo "== tools that pip cannot bring: a C compiler, promtool"
 	@tools/install-tools.sh
 
