@@ -1,4 +1,4 @@
-"""What the world can do to us, on one screen. Our own bugs are not here: they crash loudly (STYLE: rule 11)."""
+"""What the world can do to us, on one screen. Our own bugs crash loudly instead (CONTRIBUTING.md, style 7)."""
 
 from collections.abc import Sequence
 
