@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 VOCABULARY = 1000
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
@@ -74,9 +75,9 @@ def model() -> LlamaForCausalLM:
 def main() -> None:
     """Write model and tokenizer into the folder named on the command line."""
     folder = Path(sys.argv[1])
+    logging.disable_progress_bar()
     model().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    sys.stdout.write(f"made {folder}\n")
 
 
 if __name__ == "__main__":
