@@ -1,13 +1,13 @@
 """A real vLLM on a free loopback port, in a process group of its own that can be killed and started again."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -98,15 +98,15 @@ class VllmServer:
         self.start_seconds = time.monotonic() - began
 
     def kill(self) -> None:
-        """End it and its engine processes at once, as a node that runs out of memory does."""
+        """End it and its engine processes at once; Python's own tidier of shared memory may go on."""
         if self._process is None:
             return
-        left_behind = _shared_memory(self._group())
-        os.killpg(self._process.pid, signal.SIGKILL)
+        for entry in self._group():
+            if "resource_tracker" not in _text(entry / "cmdline"):
+                with suppress(ProcessLookupError):
+                    os.kill(int(entry.name), signal.SIGKILL)
         self._process.wait()
         self._process = None
-        for segment in left_behind:  # who is killed does not tidy up
-            segment.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ask it to end, wait, and end what is left."""
@@ -123,14 +123,14 @@ class VllmServer:
         """Return the proportional memory (PSS) of its processes."""
         return sum(map(_pss_bytes, self._group()))
 
-    def page(self, path: str = "/metrics") -> Page:
+    def text(self, path: str = "/metrics") -> str:
         """Ask for its metrics."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:
-            return Page.parse(answer.read().decode())
+            return str(answer.read().decode())
 
     def counters(self) -> ServerCounters:
         """Read what it has counted; computed and cached prompt tokens are told apart by the server itself."""
-        page = self.page()
+        page = Page.parse(self.text())
         source = "vllm:prompt_tokens_by_source_total"
         tokens = Tokens(
             prompt=page.total(source, source="local_compute"),
@@ -182,11 +182,6 @@ def _group_of(entry: Path) -> int:
 def _pss_bytes(entry: Path) -> int:
     lines = _text(entry / "smaps_rollup").splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
-def _shared_memory(group: list[Path]) -> set[Path]:
-    maps = "".join(_text(entry / "maps") for entry in group)
-    return {Path(found) for found in re.findall(r"/dev/shm/\S+", maps)}
 
 
 def _text(path: Path) -> str:
