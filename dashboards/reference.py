@@ -81,6 +81,8 @@ def _label_values() -> str:
         ("reason", catalog.UNATTRIBUTED_TOKENS, catalog.LOST_TOKEN_REASONS),
         ("reason", catalog.GPU_THROTTLE, catalog.THROTTLE_REASONS),
         ("reason", catalog.REFUSED_PAGES, catalog.REFUSAL_REASONS),
+        ("method", catalog.SERVER_INFO, catalog.METHODS),
+        ("split", catalog.SERVER_INFO, catalog.SPLITS),
         ("kind", catalog.SOURCE_UP, catalog.SOURCE_KINDS),
         ("quality", catalog.GRID_QUALITY, catalog.GRID_QUALITIES),
         ("energy_source", catalog.GPU_INFO, tuple(EnergySource)),

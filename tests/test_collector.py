@@ -151,6 +151,8 @@ def values_of(label: str, *metrics: catalog.Metric) -> set[str]:
         ("reason", (catalog.UNATTRIBUTED_TOKENS,), catalog.LOST_TOKEN_REASONS),
         ("reason", (catalog.UNATTRIBUTED_ENERGY, catalog.UNATTRIBUTED_CO2E), catalog.UNATTRIBUTED_REASONS),
         ("reason", (catalog.REFUSED_PAGES,), catalog.REFUSAL_REASONS),
+        ("method", (catalog.SERVER_INFO,), catalog.METHODS),
+        ("split", (catalog.SERVER_INFO,), catalog.SPLITS),
         ("kind", (catalog.SOURCE_UP,), catalog.SOURCE_KINDS),
         ("quality", (catalog.GRID_QUALITY,), catalog.GRID_QUALITIES),
     ],

@@ -52,7 +52,7 @@ def split(
     """Split one GPU's energy over one window among the models loaded on it, by phase.
 
     Idle is the energy while no engine step runs; while one runs, the whole busy floor belongs to that step's
-    phases (DESIGN 3.3). Busy time comes from the energy itself: with power at the idle or the busy level,
+    phases (docs/adr/0003-split.md). Busy time comes from the energy itself: with power at the idle or the busy level,
     E = P_idle (T - B) + P_busy B, solved for B. What is not idle is shared in proportion to
     coefficient times work. Idle is shared in equal parts by the models that hold the GPU.
 

@@ -33,6 +33,8 @@ REFUSAL_REASONS: Final = (
     "too_many_series",
 )
 THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
+METHODS: Final = ("exclusive", "shared")
+SPLITS: Final = ("prior", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
 

@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "measure, attribute and serve the page until SIGTERM", SERVE_EPILOG)
     _add_configuration(serve)
+    serve.add_argument(
+        "--listen", metavar="HOST:PORT", help="where to serve the page (default: 0.0.0.0:9847)"
+    )
     demo = command(
         "demo",
         _demo,
@@ -95,9 +98,6 @@ def _add_configuration(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="URL",
         help="an inference server, e.g. http://127.0.0.1:8000; may be repeated",
-    )
-    command.add_argument(
-        "--listen", metavar="HOST:PORT", help="where to serve the page (default: 0.0.0.0:9847)"
     )
 
 
@@ -140,7 +140,8 @@ def _config(options: argparse.Namespace) -> Config:
     text = ""
     if options.config is not None:
         text = _read(options.config)
-    return with_overrides(load(text, source=str(options.config)), options.server, options.listen)
+    listen = getattr(options, "listen", None)
+    return with_overrides(load(text, source=str(options.config)), options.server, listen)
 
 
 def _read(path: Path) -> str:

@@ -89,7 +89,7 @@ class SeriesCounters:
     """Increases of a server's counters, per series (subtract, then add).
 
     The first page is the baseline. A series that appears later in the same process counts from 0; so does
-    every series after a restart, known by the process's start time or by a value that fell (DESIGN 3.4).
+    every series after a restart, known by the process's start time or by a value that fell.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The nouns: frozen records of plain numbers with unit names, shared by every part (STYLE: section 4).
+"""The nouns: frozen records of plain numbers with unit names, shared by every part.
 
 Times called `at_seconds` are monotonic (CLOCK_MONOTONIC), never wall-clock: a clock that jumps moves no joule.
 """
@@ -86,7 +86,7 @@ GAUGES = frozenset({Role.RUNNING, Role.WAITING})
 
 
 class Moves(StrEnum):
-    """When a counter moves, which decides how its increase may be laid over time (facts: servers, 0.1)."""
+    """When a counter moves, which decides how its increase may be laid over time."""
 
     STEP = "step"
     """With the work, every engine step."""

@@ -76,6 +76,8 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
     )
 
 
+EXCLUSIVE, SHARED = catalog.METHODS
+PRIOR, UNSPLIT = catalog.SPLITS
 Row = tuple[Metric, Labels, float]
 
 
@@ -153,7 +155,7 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             served = _served(User(name, model))
             gpus = [books.gpus[uuid].gpu for uuid in sorted(account.uses & books.gpus.keys())]
             product = ", ".join(sorted({gpu.product for gpu in gpus}))
-            split = ("prior" if account.has_phases else "none") if gpus else ""
+            split = (PRIOR if account.has_phases else UNSPLIT) if gpus else ""
             method = _method(books, name, account) if gpus else ""
             yield catalog.SERVER_INFO, (*served, state.dialect, state.version, method, split, product), 1
             for gpu in gpus:
@@ -168,7 +170,7 @@ def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:
     alone = len(account.history.loaded) == 1 and not any(
         account.uses & other.uses for other_name, other in books.servers.items() if other_name != name
     )
-    return "exclusive" if alone else "shared"
+    return EXCLUSIVE if alone else SHARED
 
 
 def _own(around: Surroundings) -> Iterator[Row]:
