@@ -110,10 +110,13 @@ class Daemon:
         until(lambda: self.get("/readyz").status == 200)
         return self
 
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def terminate(self) -> tuple[int, float]:
         """Ask it to stop; return its status, and how long it took."""
         begun = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         return self.wait(), time.monotonic() - begun
 
     def wait(self) -> int:

@@ -16,7 +16,7 @@ from joulemeter.model import GpuStatus, Observation
 from joulemeter.ownership import owner_groups
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.sampler import Sampler
-from joulemeter.runtime.threads import in_thread
+from joulemeter.runtime.threads import in_daemon_thread
 from joulemeter.runtime.watch import ServerWatch
 from joulemeter.server_config import ServerConfig
 from joulemeter.snapshot import Snapshot
@@ -144,7 +144,7 @@ class Observer:
             for task in self._background.values():
                 task.cancel()
             await asyncio.gather(*self._background.values(), return_exceptions=True)
-            await in_thread(self._sampler.stop)
+            await in_daemon_thread(self._sampler.stop)
 
     async def _tick(self) -> None:
         if self._sampler.crashed is not None:
@@ -215,14 +215,14 @@ class Observer:
                     self.add_server(server)
 
     async def _read_statuses(self) -> None:
-        statuses = await in_thread(lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus})
+        statuses = await in_daemon_thread(lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus})
         for uuid, status in statuses.items():
             self.statuses[uuid] = status
             for reason, seconds in status.throttle_seconds.items():
                 self._throttle.setdefault((uuid, reason), RunningTotal()).advance(seconds)
 
     async def _find_owners(self) -> None:
-        owners = await in_thread(self._owners)
+        owners = await in_daemon_thread(self._owners)
         for name, uuids in owners.items():
             if uuids is not None:
                 self._books.own(name, uuids, time.monotonic())

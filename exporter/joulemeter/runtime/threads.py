@@ -1,39 +1,29 @@
-"""Blocking calls beside the event loop, which a call wedged in a driver must not keep from ending."""
+"""Blocking calls beside the event loop that nobody waits for when the process ends."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call in a daemon thread of its own.
+async def in_daemon_thread(call: Callable[[], T]) -> T:
+    """Return what `call` returns, or raise what it raises.
 
-    Unlike `asyncio.to_thread`: the pool's threads are waited for when the loop closes, and a call into a driver
-    that hangs in the kernel would hold up SIGTERM for ever.
+    For calls into a driver: one that hangs there cannot be ended. `asyncio.to_thread` would have the process
+    wait for it at its end, whatever became of the task.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():  # cancelled meanwhile
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
+    outcome: Future[T] = Future()
 
     def run() -> None:
-        result, raised = None, None
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001 - carried over to the loop, whatever it is
-            raised = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, result, raised)
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            outcome.set_exception(error)
 
     threading.Thread(target=run, name="joulemeter-call", daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(outcome)
