@@ -215,7 +215,9 @@ class Observer:
                     self.add_server(server)
 
     async def _read_statuses(self) -> None:
-        statuses = await in_daemon_thread(lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus})
+        statuses = await in_daemon_thread(
+            lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus}
+        )
         for uuid, status in statuses.items():
             self.statuses[uuid] = status
             for reason, seconds in status.throttle_seconds.items():
