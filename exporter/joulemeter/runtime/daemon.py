@@ -80,8 +80,15 @@ async def run_daemon(config: Config, *, simulated: bool = False, extras: Extras 
     log.info("stopped")
 
 
-def build_observer(config: Config, client: PageClient, meter: EnergyMeter, *, simulated: bool) -> Observer:
-    """Wire measuring, observing, attributing and accounting together."""
+def build_observer(
+    config: Config,
+    client: PageClient,
+    meter: EnergyMeter,
+    *,
+    simulated: bool,
+    wall_clock: Callable[[], float] = time.time,
+) -> Observer:
+    """Wire measuring, observing, attributing and accounting together; `wall_clock` (Unix time) is only shown."""
     sampler = Sampler(meter, interval_seconds=config.sampling.interval_seconds)
     grid = grid_sample(config.grid)
     grams_per_joule = grams(1.0, grid.intensity_grams_per_kwh, config.pue)
@@ -102,7 +109,7 @@ def build_observer(config: Config, client: PageClient, meter: EnergyMeter, *, si
         return compose(
             books,
             Surroundings(
-                at_timestamp_seconds=time.time(),
+                at_timestamp_seconds=wall_clock(),
                 version=release,
                 python_version=platform.python_version(),
                 simulated=simulated,
