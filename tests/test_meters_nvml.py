@@ -160,13 +160,14 @@ def test_one_failing_call_in_ten_loses_no_joule_and_says_nothing(make_nvml, capl
     counter, joules, rounds = EnergyCounter(700.0), 0.0, 0
     for millijoules in range(0, 200_000, 1000):
         state.set_counter(0, millijoules / 1000)
-        for reading in meter.read():
+        readings = meter.read()
+        assert meter.up == {state.uuid(0)}  # its gauges must not flicker
+        for reading in readings:
             rounds += 1
             increase = counter.advance(reading)
             joules += increase.energy_joules if increase else 0.0
     assert rounds == 180
     assert joules == pytest.approx(199.0, rel=1e-12)
-    assert meter.up == {state.uuid(0)}
     assert said(caplog)[said_at_start:] == []
 
 

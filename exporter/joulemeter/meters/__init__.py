@@ -24,7 +24,7 @@ class EnergyMeter(Protocol):
 
     @property
     def up(self) -> frozenset[str]:
-        """UUIDs of the GPUs whose last reading succeeded."""
+        """UUIDs of the GPUs that answer; one failed call between two that succeed is no loss."""
 
     def status(self, uuid: str) -> GpuStatus:
         """The slow readings of one GPU; what fails is None."""

@@ -96,7 +96,7 @@ class NvmlMeter:
 
     @property
     def up(self) -> frozenset[str]:
-        """UUIDs of the GPUs whose last reading succeeded."""
+        """UUIDs of the GPUs that answer; one failed call between two that succeed is no loss."""
         devices = self._devices.copy().items()
         return frozenset(
             uuid for uuid, d in devices if d.handle is not None and d.failing_since_seconds is None
@@ -269,18 +269,16 @@ class NvmlMeter:
             raise MeterError(f"nvml: {self._explain(error)}") from error
         device.failures += 1
         if device.failures == 1:  # one failed call in ten is no lost GPU: try again in the next round
-            device.failing_since_seconds = now
             return
         if device.failures == 2:  # noqa: PLR2004 - once a state change
+            device.failing_since_seconds = now
             log.warning("gpu %s: %s; its counters stand still until it is back", device.gpu.uuid, error)
         device.handle = None
         backoff_seconds = FIRST_RETRY_SECONDS * 2.0 ** min(device.failures - 2, 10)
         device.retry_at_seconds = now + min(backoff_seconds, LAST_RETRY_SECONDS)
 
     def _answered(self, device: _Device, now: float) -> None:
-        if device.failing_since_seconds is None:
-            return
-        if device.failures > 1:
+        if device.failures > 1 and device.failing_since_seconds is not None:
             log.info("gpu %s: back after %.1f s", device.gpu.uuid, now - device.failing_since_seconds)
         device.failing_since_seconds, device.failures = None, 0
 
