@@ -1,5 +1,6 @@
 """A server watched over time: its dialect, the filter, its name, its restarts, and what asking it costs."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -366,3 +367,16 @@ async def test_cost_of_the_whole_page_is_not_that_of_the_filtered():
     await watched.observe()
     assert list(watched.response_seconds) == [pytest.approx(0.002)]
     assert watched.interval_seconds() == 1.0
+
+
+async def test_server_whose_page_is_refused_is_asked_rarely():
+    """It renders its page for nothing, however long that takes; one that does not answer may be back at once."""
+    client = FakeClient({"/metrics": REFUSED})
+    watched = watch(client)
+    intervals = []
+    for answer in (REFUSED, DOWN, "<html>", LLAMACPP):
+        client.paths["/metrics"] = answer
+        with contextlib.suppress(JoulemeterError):
+            await watched.observe()
+        intervals.append(watched.interval_seconds())
+    assert intervals == [5.0, 1.0, 5.0, 1.0]

@@ -71,6 +71,7 @@ class ServerWatch:
         self._process: _Process | None = None
         self._identity = Identity()
         self._last_was_filtered = False
+        self._refused = False
 
     @property
     def version(self) -> str | None:
@@ -81,8 +82,11 @@ class ServerWatch:
         """Return how long to wait from observation to observation, so that answering us costs at most 1 %.
 
         The cost is the lowest of the remembered response times: the others waited behind an engine step,
-        which is not our doing.
+        which is not our doing. What a page cost that we refuse is not known (it may have been 100 MB), and it
+        seldom mends itself within a second.
         """
+        if self._refused:
+            return MAX_INTERVAL_SECONDS
         cost_seconds = min(self.response_seconds, default=0.0)
         return min(max(cost_seconds / COST_SHARE, self._base_interval_seconds), MAX_INTERVAL_SECONDS)
 
@@ -95,11 +99,11 @@ class ServerWatch:
         """
         try:
             answer, page = await self._observe()
-        except (PageError, ServerUnreachableError):
-            self.up = False
+        except (PageError, ServerUnreachableError) as error:
+            self.up, self._refused = False, isinstance(error, PageError)
             self._process = None
             raise
-        self.up = True
+        self.up, self._refused = True, False
         return Observation(self.server.name, answer.at_seconds, self._with_model(page))
 
     async def _observe(self) -> tuple[Answer, PageReading]:
