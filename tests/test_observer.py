@@ -25,6 +25,7 @@ from joulemeter.server_config import ServerConfig
 from joulemeter.snapshot import Snapshot
 
 INTERVAL_SECONDS = 0.04
+OFTEN = Periods(*[INTERVAL_SECONDS] * 4)
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Bench:
         *servers: str,
         look: Callable[[], Awaitable[Sequence[ServerConfig]]] | None = None,
         sampler: Callable[[FakeMeter], Sampler] = lambda meter: Sampler(meter, interval_seconds=0.02),
+        periods: Periods = OFTEN,
     ) -> None:
         self.ticks = 0
         self.ticked = asyncio.Condition()
@@ -84,7 +86,7 @@ class Bench:
             owners=self._find_owners,
             snapshot=self._snapshot,
             interval_seconds=INTERVAL_SECONDS,
-            periods=Periods(*[INTERVAL_SECONDS] * 4),
+            periods=periods,
         )
         for name in servers:
             self.observer.add_server(ServerConfig(f"http://127.0.0.1:1/{name}/metrics", name))
@@ -254,6 +256,19 @@ async def test_slow_readings_delay_nobody():
         release.set()
 
 
+async def test_slow_readings_and_owners_are_asked_for_as_soon_as_there_is_a_gpu():
+    rare = Periods(*[3600.0] * 4)
+    bench = Bench("chat", periods=rare)
+    bench.owners = lambda: {"chat": frozenset({"GPU-0"})}
+    bench.meter.known.clear()
+    async with bench.running():
+        await bench.more_ticks(3)
+        assert bench.observer.statuses == {}
+        bench.meter.known["GPU-0"] = gpu(0)
+        await bench.until(lambda: bench.observer.statuses.keys() == {"GPU-0"})
+        await bench.until(lambda: bench.books.servers["chat"].uses == {"GPU-0"})
+
+
 async def test_throttling_counts_from_when_it_was_first_seen():
     bench = Bench()
     told = {"thermal": 100.0}
@@ -365,6 +380,31 @@ async def test_stop_waits_for_no_server():
         begun = time.monotonic()
     assert time.monotonic() - begun < 5
     assert bench.meter.closed == 1
+
+
+async def test_slow_initialisation_is_no_problem_for_two_minutes():
+    behind_seconds = 60.0
+    opening, release = threading.Event(), threading.Event()
+
+    def open_(_: int) -> None:
+        opening.set()
+        release.wait(60)
+
+    bench = Bench(
+        sampler=lambda meter: Sampler(
+            meter, interval_seconds=0.02, clock=lambda: time.monotonic() - behind_seconds
+        )
+    )
+    bench.meter.on_open = open_
+    try:
+        async with bench.running():
+            await bench.until(opening.is_set)
+            assert bench.observer.problem() is None
+            await bench.more_ticks(2)
+            release.set()
+            await bench.until(lambda: bench.observer.problem() == "sampler: no beat for 60 s")
+    finally:
+        release.set()
 
 
 @pytest.mark.parametrize("behind_seconds", [0.0, 60.0])

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 0.2
 """How long a tick waits for answers; what comes later is taken in by the next one."""
 WEDGED_SECONDS = 10.0
+OPENING_SECONDS = 120.0
+"""Without persistence mode NVML takes up to ten seconds a GPU to initialise; to be restarted meanwhile helps nobody."""
 
 Owners = Callable[[], Mapping[str, frozenset[str] | None]]
 
@@ -118,12 +120,14 @@ class Observer:
     def problem(self) -> str | None:
         """What is wrong with the loops, or None while they tick."""
         now = time.monotonic()
-        for what, beat_at_seconds in (
-            ("observer", self.ticked_at_seconds),
-            ("sampler", self._sampler.beat_at_seconds),
+        wedged_seconds = max(WEDGED_SECONDS, 10 * self._interval_seconds)
+        opening = self._sampler.opening
+        for what, beat_at_seconds, limit_seconds in (
+            ("observer", self.ticked_at_seconds, wedged_seconds),
+            ("sampler", self._sampler.beat_at_seconds, OPENING_SECONDS if opening else wedged_seconds),
         ):
             silent_seconds = now - beat_at_seconds
-            if silent_seconds > max(WEDGED_SECONDS, 10 * self._interval_seconds):
+            if silent_seconds > limit_seconds:
                 return f"{what}: no beat for {silent_seconds:.0f} s"
         return None
 
@@ -155,9 +159,10 @@ class Observer:
         if self._look is not None:
             self._every("look", periods.look_seconds, now, self._look_for_servers)
         asked = self._ask_servers(now)
-        self._every("status", periods.status_seconds, now, self._read_statuses)
-        owners_seconds = periods.unowned_seconds if self._unowned else periods.owners_seconds
-        self._every("owners", owners_seconds, now, self._find_owners)
+        if self._meter.gpus:  # as soon as there are some
+            self._every("status", periods.status_seconds, now, self._read_statuses)
+            owners_seconds = periods.unowned_seconds if self._unowned else periods.owners_seconds
+            self._every("owners", owners_seconds, now, self._find_owners)
         if asked:
             await asyncio.wait(asked, timeout=min(ANSWER_SECONDS, self._interval_seconds / 2))
         self._take_in()

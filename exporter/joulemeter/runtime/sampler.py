@@ -53,6 +53,7 @@ class Sampler:
         self.meter_up = False
         self.meter_problem: str | None = None
         self.beat_at_seconds = clock()
+        self.opening = False
         self.crashed: BaseException | None = None
 
     def start(self) -> None:
@@ -76,7 +77,7 @@ class Sampler:
             retry_seconds = FIRST_RETRY_SECONDS
             while not self._stop.is_set():
                 try:
-                    self._meter.open()
+                    self._open()
                     self._reached()
                     retry_seconds = FIRST_RETRY_SECONDS
                     self._sample()
@@ -90,6 +91,14 @@ class Sampler:
             raise
         finally:
             self._meter.close()
+
+    def _open(self) -> None:
+        self._beat()
+        self.opening = True
+        try:
+            self._meter.open()
+        finally:
+            self.opening = False
 
     def _sample(self) -> None:
         due = self._clock()
