@@ -209,6 +209,33 @@ def test_lost_gpus_gauges_disappear_and_its_counter_stands_still(eight):
     assert max(page.imbalance() for page in pages) <= 1e-9
 
 
+def test_driver_that_is_loaded_again_loses_no_counter(eight):
+    daemon, node = eight
+    pages = [daemon.page()]
+    node.state.unload_driver()
+    until(lambda: daemon.page().value("source_up", kind="meter") == 0)
+    pages.append(daemon.page())
+    assert pages[-1].values("gpu_power_watts") == []
+    assert len(pages[-1].values("gpu_energy_joules_total")) == 8
+    assert set(pages[-1].values("source_up", kind="gpu")) == {0.0}
+    assert daemon.get("/healthz").status == 200
+    node.state.load_driver()
+    until(lambda: set(daemon.page().values("source_up", kind="gpu")) == {1.0})
+    until(lambda: set(daemon.page().values("energy_meter_resets_total")) == {1.0})
+    before = daemon.page()
+    until(
+        lambda: (
+            daemon.page().value("gpu_energy_joules_total", gpu="0")
+            > before.value("gpu_energy_joules_total", gpu="0")
+        )
+    )
+    pages += [before, daemon.page()]
+    assert falls(pages) == []
+    assert max(page.imbalance() for page in pages) <= 1e-9
+    assert "meter: nvml: Driver Not Loaded: load the NVIDIA kernel module" in daemon.log
+    assert daemon.log.count("meter: reached") == 1
+
+
 def test_call_that_hangs_in_the_driver_does_not_keep_the_daemon(eight):
     """The last test of this daemon: a call in the driver can take for ever, and cannot be ended."""
     daemon, node = eight
@@ -219,7 +246,7 @@ def test_call_that_hangs_in_the_driver_does_not_keep_the_daemon(eight):
     assert daemon.page().imbalance() <= 1e-9
     status, seconds = daemon.terminate()
     assert status == 0
-    assert seconds < 2
+    assert seconds < 5  # a second for the energy thread, on a machine that has time
 
 
 # ---------------------------------------------------------------------------------------------- demo
