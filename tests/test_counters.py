@@ -71,6 +71,13 @@ def test_power_is_integrated_by_trapezoids():
     assert integral.total_joules == pytest.approx(1500)
 
 
+def test_power_is_not_made_up_for_a_silence():
+    integral = PowerIntegral()
+    for at_seconds in (0.0, 1.0, 3601.0, 3602.0):
+        integral.advance(at_seconds, 100.0)
+    assert integral.total_joules == pytest.approx(200)
+
+
 def series(value: float, name: str = "a", role: Role = Role.GENERATION) -> RoleReading:
     return RoleReading(role, "m", name, value, Moves.STEP)
 

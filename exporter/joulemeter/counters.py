@@ -15,6 +15,9 @@ HEADROOM = 1.5
 TICK_SECONDS = 1.0
 """What a counter may bring beyond the time since it last moved: its first lump may be older than our first look."""
 
+LONGEST_STRETCH_SECONDS = 10.0
+"""Between two power readings; beyond it the mean of the two says nothing about what lay between them."""
+
 WOBBLE = 0.99
 """A live count is a product of rounded numbers (llama.cpp prints six digits): so small a fall is no restart."""
 
@@ -70,7 +73,11 @@ class EnergyCounter:
 
 
 class PowerIntegral:
-    """Joules from power by the trapezoid rule, for boards without an energy counter."""
+    """Joules from power by the trapezoid rule, for boards without an energy counter.
+
+    What a board drew while it was not read for `LONGEST_STRETCH_SECONDS` is not known, and not made up: nothing
+    is added for so long a silence.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[float, float] | None = None
@@ -80,7 +87,9 @@ class PowerIntegral:
         """Add the stretch since the last reading and return the running total in joules."""
         if self._last is not None:
             last_at_seconds, last_watts = self._last
-            self.total_joules += (last_watts + power_watts) / 2 * (at_seconds - last_at_seconds)
+            seconds = at_seconds - last_at_seconds
+            if seconds <= LONGEST_STRETCH_SECONDS:
+                self.total_joules += (last_watts + power_watts) / 2 * seconds
         self._last = (at_seconds, power_watts)
         return self.total_joules
 
