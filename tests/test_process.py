@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulemeter.discovery.process import descendants, gpus_of, listeners
+from joulemeter.discovery.process import Look, gpus_of, listeners
 from joulemeter.errors import DiscoveryError
 
 SERVER = """\
@@ -42,13 +42,6 @@ def server() -> Iterator[tuple[int, int, int, int]]:
 def test_listener_is_found(server: tuple[int, int, int, int], host: str):
     port, pid, _, _ = server
     assert listeners(port, host) == {pid}
-
-
-def test_descendants_are_found(server: tuple[int, int, int, int]):
-    _, pid, child, grandchild = server
-    assert descendants({pid}) == {child, grandchild}
-    assert descendants({pid, child}) == {grandchild}
-    assert descendants({grandchild}) == frozenset()
 
 
 def test_gpus_of_the_server_and_its_descendants(server: tuple[int, int, int, int]):
@@ -142,14 +135,14 @@ def test_socket_that_answers(proc: Proc, host: str, sockets: list[str], expected
     for index, local in enumerate(sockets):
         proc.socket(local, 500 + index)
         proc.process(100 + index, 1, 500 + index)
-    assert listeners(8000, host, proc.root) == expected
+    assert listeners(8000, host, Look(proc.root)) == expected
 
 
 def test_ipv6_listener(proc: Proc):
     try:
         proc.socket(LOOPBACK6, 500)
         proc.process(100, 1, 500)
-        assert listeners(8000, "::1", proc.root) == {100}
+        assert listeners(8000, "::1", Look(proc.root)) == {100}
     except DiscoveryError as error:
         if "not an address of this host" not in str(error):
             raise
@@ -161,8 +154,17 @@ def test_several_processes_may_share_a_socket(proc: Proc):
     proc.process(100, 1, 500)
     proc.process(101, 100, 400, 500)
     proc.process(102, 100, 400)
-    assert listeners(8000, "127.0.0.1", proc.root) == {100, 101}
-    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({102})}, proc.root) == {"GPU-a"}
+    assert listeners(8000, "127.0.0.1", Look(proc.root)) == {100, 101}
+    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({102})}, Look(proc.root)) == {"GPU-a"}
+
+
+def test_servers_of_one_look_share_what_is_slow_to_read(proc: Proc):
+    proc.socket(LOOPBACK, 500)
+    proc.process(100, 1, 500)
+    look = Look(proc.root)
+    assert listeners(8000, "127.0.0.1", look) == {100}
+    (proc.root / "net" / "tcp").unlink()
+    assert listeners(8000, "127.0.0.1", look) == {100}
 
 
 def test_tgi_launcher_is_parent_of_router_and_shards(proc: Proc):
@@ -174,7 +176,7 @@ def test_tgi_launcher_is_parent_of_router_and_shards(proc: Proc):
     proc.process(102, 100, name="python3")
     proc.process(103, 90, name="python3")  # somebody else's, from the same shell
     processes = {"GPU-a": frozenset({102}), "GPU-b": frozenset({103})}
-    assert gpus_of(8000, "127.0.0.1", processes, proc.root) == {"GPU-a"}
+    assert gpus_of(8000, "127.0.0.1", processes, Look(proc.root)) == {"GPU-a"}
 
 
 @pytest.mark.parametrize("state", [None, "01"])
@@ -183,7 +185,7 @@ def test_nobody_listens(proc: Proc, state: str | None):
         proc.socket(LOOPBACK, 500, state=state)  # an open connection is no listener
     proc.process(100, 1, 500)
     with pytest.raises(DiscoveryError) as caught:
-        listeners(8000, "127.0.0.1", proc.root)
+        listeners(8000, "127.0.0.1", Look(proc.root))
     assert str(caught.value) == (
         "127.0.0.1:8000: no process of this network namespace listens there; start the server, run joulemeter"
         " in the host's network (hostNetwork: true), or set `gpus: [...]` for this server"
@@ -194,7 +196,7 @@ def test_no_ipv6_at_all(proc: Proc):
     (proc.root / "net" / "tcp6").unlink()
     proc.socket(LOOPBACK, 500)
     proc.process(100, 1, 500)
-    assert listeners(8000, "127.0.0.1", proc.root) == {100}
+    assert listeners(8000, "127.0.0.1", Look(proc.root)) == {100}
 
 
 def test_listener_of_another_user_or_namespace(proc: Proc):
@@ -203,14 +205,14 @@ def test_listener_of_another_user_or_namespace(proc: Proc):
     with pytest.raises(
         DiscoveryError, match=r"not visible: .* as root and with hostPID: true, or set `gpus:"
     ):
-        listeners(8000, "127.0.0.1", proc.root)
+        listeners(8000, "127.0.0.1", Look(proc.root))
 
 
 def test_published_port_of_a_container(proc: Proc):
     proc.socket(LOOPBACK, 500)
     proc.process(100, 1, 500, name="docker-proxy")
     with pytest.raises(DiscoveryError, match=r"docker-proxy \(process 100\) forwards this port into"):
-        gpus_of(8000, "127.0.0.1", {}, proc.root)
+        gpus_of(8000, "127.0.0.1", {}, Look(proc.root))
 
 
 def test_processes_that_nvml_names_in_another_namespace(proc: Proc):
@@ -219,11 +221,11 @@ def test_processes_that_nvml_names_in_another_namespace(proc: Proc):
     with pytest.raises(
         DiscoveryError, match=r"none of the processes that NVML names is visible here .*41000.*hostPID"
     ):
-        gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({41000, 41001})}, proc.root)
+        gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({41000, 41001})}, Look(proc.root))
 
 
 def test_process_that_ends_while_we_look(proc: Proc):
     proc.socket(LOOPBACK, 500)
     proc.process(100, 1, 500)
     (proc.root / "101").mkdir()  # its files are gone already
-    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({100})}, proc.root) == {"GPU-a"}
+    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({100})}, Look(proc.root)) == {"GPU-a"}

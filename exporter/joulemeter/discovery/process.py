@@ -2,15 +2,18 @@
 
 Reads /proc itself. psutil 7.2 would name one holder of a socket that several processes share
 (_pslinux.py, process_inet), reads one /proc for the whole program, and costs 0.9 MiB where this costs 0.7.
-Everything here blocks, about 0.2 ms for each process on the node: call it in a thread, and not often.
+Everything here blocks, for some 15 ms with eight servers and 0.2 ms more for each process on the node where all must
+be searched: call it in a thread, and not often.
 """
 
+import contextlib
 import ipaddress
+import os
 import re
 import socket
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -33,16 +36,49 @@ LAUNCHERS: Final = frozenset({"text-generation"})
 REMEDY: Final = "set `gpus: [...]` for this server"
 
 
+class Look:
+    """The proc file system while servers are looked for in it: what is slow to read is read once for all."""
+
+    def __init__(self, proc: Path = PROC) -> None:
+        self.proc = proc
+        self._ancestry: dict[int, frozenset[int]] = {}
+        self._sockets: dict[int, frozenset[int]] = {}
+
+    @cached_property
+    def listening(self) -> tuple[tuple[Address, int, int], ...]:
+        """Address, port and inode of the sockets that listen; the kernel takes milliseconds for each table."""
+        return tuple(found for table in ("tcp", "tcp6") for found in _listening(self.proc / "net" / table))
+
+    def ancestry(self, pid: int) -> frozenset[int]:
+        """Return a process, its parent and so on, up to one that has ended."""
+        if pid not in self._ancestry:
+            self._ancestry[pid] = frozenset(_ancestry(pid, self.proc))
+        return self._ancestry[pid]
+
+    def sockets(self, pid: int) -> frozenset[int]:
+        """Return the inodes of a process's sockets."""
+        if pid not in self._sockets:
+            self._sockets[pid] = frozenset(_sockets(self.proc / str(pid)))
+        return self._sockets[pid]
+
+    def holders(self, inodes: frozenset[int], pids: Iterable[int]) -> frozenset[int]:
+        """Return those of some processes that hold one of the sockets."""
+        return frozenset(pid for pid in pids if not inodes.isdisjoint(self.sockets(pid)))
+
+
 def gpus_of(
-    port: int, host: str, compute_processes: Mapping[str, frozenset[int]], proc: Path = PROC
+    port: int, host: str, compute_processes: Mapping[str, frozenset[int]], look: Look | None = None
 ) -> frozenset[str]:
     """Find the GPUs on which a server's processes compute.
+
+    Who listens is looked for among the processes that compute and their ancestors, and only then among all: a
+    node has thousands, and the search was the largest part of what the daemon cost.
 
     Args:
         port: where the server listens.
         host: its name or address; it must be this host's.
         compute_processes: NVML's compute processes by GPU uuid.
-        proc: the proc file system of this host's process ids.
+        look: shared by servers that are looked for together; by default a new one at this host.
 
     Returns:
         UUIDs; empty while none of the server's processes uses a GPU.
@@ -50,19 +86,24 @@ def gpus_of(
     Raises:
         DiscoveryError: the server runs elsewhere or out of sight; the message says how to go on.
     """
-    servers = listeners(port, host, proc)
-    launchers = frozenset(parent for pid in servers for parent in _launcher(pid, proc))
-    family = servers | descendants(servers | launchers, proc)
+    look = look or Look()
+    proc = look.proc
     everyone = frozenset[int]().union(*compute_processes.values())
+    ancestry = {pid: look.ancestry(pid) for pid in everyone}
+    servers = look.holders(_inodes(port, host, look), frozenset[int]().union(*ancestry.values()))
+    if not servers:  # a listener that is no ancestor of any of them, or out of sight: search everybody
+        servers = listeners(port, host, look)
+        servers |= frozenset(parent for pid in servers for parent in _launcher(pid, proc))
     if everyone and not any((proc / str(pid)).exists() for pid in everyone):
         raise DiscoveryError(
             f"{host}:{port}: none of the processes that NVML names is visible here (such as {min(everyone)}):"
             f" run joulemeter in the host's process namespace (hostPID: true, --pid=host), or {REMEDY}"
         )
-    return frozenset(uuid for uuid, pids in compute_processes.items() if pids & family)
+    users = frozenset(pid for pid in everyone if not servers.isdisjoint(ancestry[pid]))
+    return frozenset(uuid for uuid, pids in compute_processes.items() if pids & users)
 
 
-def listeners(port: int, host: str, proc: Path = PROC) -> frozenset[int]:
+def listeners(port: int, host: str, look: Look | None = None) -> frozenset[int]:
     """Return the processes that hold the TCP socket which answers at host:port.
 
     Usually one; several if a server's workers share the socket.
@@ -70,13 +111,9 @@ def listeners(port: int, host: str, proc: Path = PROC) -> frozenset[int]:
     Raises:
         DiscoveryError: the host is not this one, nobody listens, or whoever does is out of sight.
     """
-    inodes = _listening_inodes(port, _local_addresses(host), proc)
-    if not inodes:
-        raise NobodyListensError(
-            f"{host}:{port}: no process of this network namespace listens there; start the server,"
-            f" run joulemeter in the host's network (hostNetwork: true), or {REMEDY}"
-        )
-    holders = frozenset(pid for pid in _pids(proc) if not inodes.isdisjoint(_sockets(proc / str(pid))))
+    look = look or Look()
+    proc = look.proc
+    holders = look.holders(_inodes(port, host, look), _pids(proc))
     if not holders:
         raise DiscoveryError(
             f"{host}:{port}: the process that listens there is not visible: it belongs to another user or"
@@ -90,20 +127,6 @@ def listeners(port: int, host: str, proc: Path = PROC) -> frozenset[int]:
                 f" server; run the server in the host's network, or {REMEDY}"
             )
     return holders
-
-
-def descendants(pids: Iterable[int], proc: Path = PROC) -> frozenset[int]:
-    """Return children, their children and so on of some processes, without these."""
-    children = defaultdict(set)
-    for pid in _pids(proc):
-        children[_parent(pid, proc)].add(pid)
-    asked = frozenset(pids)
-    found: set[int] = set()
-    left = set(asked)
-    while left:
-        left = {child for pid in left for child in children[pid]} - found
-        found |= left
-    return frozenset(found - asked)
 
 
 # ---------------------------------------------------------------------------------------------- addresses
@@ -141,7 +164,18 @@ def _is_local(address: Address) -> bool:
     return True
 
 
-def _listening_inodes(port: int, addresses: frozenset[Address], proc: Path) -> frozenset[int]:
+def _inodes(port: int, host: str, look: Look) -> frozenset[int]:
+    """Return the sockets that answer at host:port. Raises NobodyListensError if there is none."""
+    inodes = _listening_inodes(port, _local_addresses(host), look)
+    if not inodes:
+        raise NobodyListensError(
+            f"{host}:{port}: no process of this network namespace listens there; start the server,"
+            f" run joulemeter in the host's network (hostNetwork: true), or {REMEDY}"
+        )
+    return inodes
+
+
+def _listening_inodes(port: int, addresses: frozenset[Address], look: Look) -> frozenset[int]:
     """Return the sockets that a connection to one of the addresses reaches.
 
     As in the kernel, a socket bound to the very address goes before one bound to all, and one of the same IP
@@ -149,26 +183,27 @@ def _listening_inodes(port: int, addresses: frozenset[Address], proc: Path) -> f
     """
     versions = {address.version for address in addresses}
     ranked: tuple[set[int], set[int], set[int]] = (set(), set(), set())
-    for table in ("tcp", "tcp6"):
-        for address, inode in _listening(port, proc / "net" / table):
-            if address in addresses:
-                ranked[0].add(inode)
-            elif address.is_unspecified:
-                ranked[1 if address.version in versions else 2].add(inode)
+    for address, listening_port, inode in look.listening:
+        if listening_port != port:
+            continue
+        if address in addresses:
+            ranked[0].add(inode)
+        elif address.is_unspecified:
+            ranked[1 if address.version in versions else 2].add(inode)
     return frozenset(next(filter(None, ranked), ()))
 
 
-def _listening(port: int, table: Path) -> Iterator[tuple[Address, int]]:
-    """Yield address and inode of the sockets that listen on a port (man 5 proc_pid_net_tcp)."""
+def _listening(table: Path) -> Iterator[tuple[Address, int, int]]:
+    """Yield address, port and inode of the sockets that listen (man 5 proc_pid_net_tcp)."""
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:  # no IPv6
         return
     for line in lines:
         _, local, _, state, *rest = line.split()
-        address, _, local_port = local.partition(":")
-        if state == TCP_LISTEN and int(local_port, 16) == port:
-            yield _address(address), int(rest[5])
+        if state == TCP_LISTEN:
+            address, _, port = local.partition(":")
+            yield _address(address), int(port, 16), int(rest[5])
 
 
 def _address(written: str) -> Address:
@@ -189,13 +224,19 @@ def _pids(proc: Path) -> Iterator[int]:
 
 def _sockets(process: Path) -> Iterator[int]:
     """Yield the inodes of a process's sockets; none if it has ended or is not ours to look into."""
-    try:
-        for entry in (process / "fd").iterdir():
-            match = SOCKET_LINK.fullmatch(str(entry.readlink()))
+    folder = f"{process}/fd"  # a Path per file takes longer than what is asked of it
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208
+            match = SOCKET_LINK.fullmatch(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
             if match:
                 yield int(match[1])
-    except OSError:
-        return
+
+
+def _ancestry(pid: int, proc: Path) -> Iterator[int]:
+    """Yield a process, its parent and so on; nothing beyond one that has ended."""
+    while pid > 0:
+        yield pid
+        pid = _parent(pid, proc)
 
 
 def _parent(pid: int, proc: Path) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 from joulemeter.discovery import process
@@ -11,6 +12,8 @@ from joulemeter.server_config import DEFAULT_PORTS, ServerConfig
 
 log = logging.getLogger(__name__)
 
+GpusOf = Callable[[int, str, Mapping[str, frozenset[int]]], frozenset[str]]
+
 
 class OwnerFinder:
     """Finds the GPUs of every server; blocking (reads /proc and NVML's process lists).
@@ -18,7 +21,8 @@ class OwnerFinder:
     Args:
         servers: the servers watched now.
         meter: knows the GPUs and the processes on them.
-        gpus_of: (port, host, compute processes by UUID) -> UUIDs; raises DiscoveryError.
+        gpus_of: (port, host, compute processes by UUID) -> UUIDs; raises DiscoveryError. By default one look at
+            this host's processes for all servers.
     """
 
     def __init__(
@@ -26,7 +30,7 @@ class OwnerFinder:
         servers: Callable[[], Sequence[ServerConfig]],
         meter: EnergyMeter,
         *,
-        gpus_of: Callable[[int, str, Mapping[str, frozenset[int]]], frozenset[str]] = process.gpus_of,
+        gpus_of: GpusOf | None = None,
     ) -> None:
         self._servers = servers
         self._meter = meter
@@ -43,10 +47,11 @@ class OwnerFinder:
         processes: Mapping[str, frozenset[int]] = {}
         if any(server.gpus is None for server in servers):
             processes = self._meter.compute_processes()
+        gpus_of = self._gpus_of or partial(process.gpus_of, look=process.Look())
         found: dict[str, frozenset[str] | None] = {}
         for server in servers:
             try:
-                found[server.name] = self._of(server, processes)
+                found[server.name] = self._of(server, processes, gpus_of)
                 self.problems.pop(server.name, None)
             except DiscoveryError as error:
                 found[server.name] = frozenset() if isinstance(error, NobodyListensError) else None
@@ -54,11 +59,13 @@ class OwnerFinder:
             self._say(server.name, found[server.name])
         return found
 
-    def _of(self, server: ServerConfig, processes: Mapping[str, frozenset[int]]) -> frozenset[str]:
+    def _of(
+        self, server: ServerConfig, processes: Mapping[str, frozenset[int]], gpus_of: GpusOf
+    ) -> frozenset[str]:
         if server.gpus is None:
             url = urlsplit(server.url)
             port = url.port or DEFAULT_PORTS[url.scheme]
-            uuids = self._gpus_of(port, url.hostname or "", processes)
+            uuids = gpus_of(port, url.hostname or "", processes)
             lost = self._meter.gpus.keys() - processes.keys()
             uuids |= self._found.get(server.name, frozenset()) & lost  # a lost GPU lists no process
             if not uuids:
