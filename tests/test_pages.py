@@ -143,3 +143,26 @@ def test_a_page_cut_anywhere_is_refused_or_gives_true_samples(data: st.DataObjec
         assert got == pick(body, families)[: len(got)]
     else:
         assert not cut.endswith("\n")
+
+
+SCRIBBLE = st.text(alphabet='ab{}="\\ ,#01.e+-n', max_size=20)
+
+
+@given(
+    SCRIBBLE | SCRIBBLE.map('{{a="{}"}}'.format),
+    st.sampled_from(["5", "5.0", "1e3", "5 1700000000", "1e", "0"]),
+)
+def test_a_series_seen_before_is_read_as_the_parser_reads_it(labels: str, value: str):
+    """Series are remembered by how they are written, so that only their value is left to parse."""
+    line = f"x_tokens_total{labels} {value}"
+    try:
+        (sample,) = next(iter(text_string_to_metric_families(line))).samples
+        expected = (fold(sample.name), sample.labels, sample.value)
+    except (ValueError, IndexError, StopIteration):
+        expected = None
+    for _ in range(2):
+        try:
+            read = [(s.name, s.labels, s.value) for s in pick(f"{line}\n", TOKENS)]
+        except PageError:
+            continue
+        assert read in ([], [expected])

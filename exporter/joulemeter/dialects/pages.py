@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample as ParsedSample
 
 from joulemeter.errors import PageError
 
@@ -17,6 +19,10 @@ MAX_VALUE: Final = 1e18
 """A million tokens a second for thirty thousand years."""
 
 LINE: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*).*$", re.MULTILINE)
+USUAL: Final = re.compile(r"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^#]*\})?) ([0-9.e+-]+)")
+"""A series and its value, nothing behind it."""
+REMEMBERED_SERIES: Final = 4096
+"""A node's servers show a few hundred."""
 NAME: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)", re.MULTILINE)
 
 
@@ -83,14 +89,40 @@ def _sample(body: str, match: re.Match[str]) -> Sample:
         raise _bad(
             body, match, f"the line has {len(line)} characters, at most {MAX_LINE_CHARACTERS} are read"
         )
+    usual = USUAL.fullmatch(line)
+    series = _series(usual[1]) if usual else None
     try:
-        (family,) = text_string_to_metric_families(line)
-        (parsed,) = family.samples
+        if usual and series:
+            name, labels, value = *series, float(usual[2])
+        else:
+            parsed = _parsed(line)
+            name, labels, value = fold(parsed.name), parsed.labels, float(parsed.value)
     except (ValueError, IndexError) as error:  # IndexError: the parser's own, on a label without a name
         raise _bad(body, match, "it does not parse as a sample") from error
-    if not 0 <= parsed.value <= MAX_VALUE:  # NaN fails this too
+    if not 0 <= value <= MAX_VALUE:  # NaN fails this too
         raise _bad(body, match, f"expected a finite number from 0 to {MAX_VALUE:g}")
-    return Sample(fold(parsed.name), parsed.labels, float(parsed.value))
+    return Sample(name, labels, value)
+
+
+@lru_cache(REMEMBERED_SERIES)
+def _series(written: str) -> tuple[str, Mapping[str, str]] | None:
+    """Return the folded name and the labels of a series; None if something else is written there too.
+
+    A page has the same series every second, and parsing them again was two fifths of what the daemon cost.
+    """
+    try:
+        parsed = _parsed(f"{written} 0")
+    except (ValueError, IndexError):
+        return None
+    whole = parsed.value == 0 and parsed.timestamp is None
+    return (fold(parsed.name), parsed.labels) if whole else None
+
+
+def _parsed(line: str) -> ParsedSample:
+    """Let prometheus-client parse a sample's line. Raises ValueError, IndexError."""
+    (family,) = text_string_to_metric_families(line)
+    (parsed,) = family.samples
+    return parsed
 
 
 def _bad(body: str, match: re.Match[str], problem: str) -> PageError:
