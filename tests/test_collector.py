@@ -4,6 +4,7 @@ import math
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 import snapshots
@@ -12,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from joulemeter import catalog
-from joulemeter.collector import SnapshotCollector, render
+from joulemeter.collector import MAX_FORMATS, Renderer, SnapshotCollector, render
 from joulemeter.snapshot import Snapshot
 
 TEXT = "text/plain;version=0.0.4"
@@ -65,6 +66,58 @@ def test_promtool_would_have_something_to_say(promtool: str):
         [promtool, "check", "metrics"], input=wrong, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
+
+
+# ------------------------------------------------------------------------------------------ page after page
+
+
+def later(snapshot: Snapshot) -> Snapshot:
+    """The same series with other values, some of which are written in another way."""
+    odd = [0.1, 1e7, 1e20, 0.0, 2.0**-14]
+    samples = {
+        name: {labels: value + odd[i % 5] for i, (labels, value) in enumerate(of_name.items())}
+        for name, of_name in snapshot.samples.items()
+    }
+    histograms = {
+        name: {
+            labels: replace(value, counts=tuple(count + 3 for count in value.counts), sum=value.sum + 0.7)
+            for labels, value in of_name.items()
+        }
+        for name, of_name in snapshot.histograms.items()
+    }
+    return Snapshot(samples, histograms)
+
+
+def with_another_series(snapshot: Snapshot) -> Snapshot:
+    samples = {name: dict(of_name) for name, of_name in snapshot.samples.items()}
+    samples.setdefault(catalog.SOURCE_UP.name, {})["server", "A\u2028 late {one} 1 #"] = 1
+    return Snapshot(samples, snapshot.histograms)
+
+
+@pytest.mark.parametrize("accept", FORMATS.values())
+@pytest.mark.parametrize("node", NODES)
+def test_kept_form_gives_the_library_s_bytes(node: str, accept: str):
+    first = NODES[node]
+    grown = with_another_series(first)
+    renderer = Renderer()
+    for snapshot in (
+        first,
+        later(first),
+        later(later(first)),
+        grown,
+        later(grown),
+        later(first),
+        Snapshot({}),
+    ):
+        assert renderer(snapshot, accept) == render(snapshot, accept)
+
+
+def test_formats_take_turns_and_a_client_cannot_fill_the_memory_with_names_for_them():
+    renderer, first = Renderer(), NODES["full"]
+    worded = [f"application/openmetrics-text;version=1.0.{n}" for n in range(MAX_FORMATS + 1)]
+    for snapshot in (first, later(first)):
+        for accept in (*FORMATS.values(), *worded, *FORMATS.values()):
+            assert renderer(snapshot, accept) == render(snapshot, accept)
 
 
 # --------------------------------------------------------------------------------------------- the formats

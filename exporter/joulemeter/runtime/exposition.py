@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from joulemeter.collector import render
+from joulemeter.collector import Renderer
 from joulemeter.errors import ListenError
 from joulemeter.snapshot import Snapshot
 
@@ -47,9 +47,9 @@ class Body:
 class PageCache:
     """Formats each snapshot once per format, in a worker thread, however many scrape (law 4)."""
 
-    def __init__(self, latest: Callable[[], Snapshot | None], render: Render = render) -> None:
+    def __init__(self, latest: Callable[[], Snapshot | None], render: Render | None = None) -> None:
         self._latest = latest
-        self._render = render
+        self._render = render or Renderer()
         self._shown: Snapshot | None = None
         self._bodies: dict[tuple[str, bool], asyncio.Task[Body]] = {}
 
@@ -81,7 +81,7 @@ class Exposition:
         host, port: where to listen; port 0 takes a free one.
         latest: the last published snapshot, or None before the first.
         problem: what is wrong with the daemon's loops, or None while they tick.
-        render: formats a page; runs in a worker thread.
+        render: formats a page, by default a `Renderer`; runs in a worker thread.
     """
 
     name = "exposition"
@@ -93,7 +93,7 @@ class Exposition:
         *,
         latest: Callable[[], Snapshot | None],
         problem: Callable[[], str | None],
-        render: Render = render,
+        render: Render | None = None,
     ) -> None:
         self._host = host
         self._port = port
