@@ -12,7 +12,7 @@ from fake_meter import FakeMeter
 from joulemeter.errors import MeterError
 from joulemeter.model import EnergyReading
 from joulemeter.runtime.observer import WEDGED_SECONDS
-from joulemeter.runtime.sampler import KEPT_READINGS, Sampler
+from joulemeter.runtime.sampler import KEPT_READINGS, SHORT_SECONDS, Sampler, Stop
 
 INTERVAL_SECONDS = 0.05
 
@@ -87,6 +87,18 @@ def test_intervals_are_counted():
     assert value.counts[-1] == 3
     assert value.sum == pytest.approx(begun[-1])
     assert dict(zip(value.bounds, value.counts, strict=False))[0.15] == 2  # the third took 200 ms
+
+
+def test_short_waits_last_and_long_ones_end_when_told():
+    stop = Stop()
+    begun = time.monotonic()
+    assert not stop.wait(0.02)
+    assert not stop.wait(-1.0)
+    assert time.monotonic() - begun >= 0.02
+    threading.Timer(0.05, stop.set).start()
+    assert stop.wait(60.0)
+    assert stop.wait(SHORT_SECONDS / 2)
+    assert time.monotonic() - begun < 30
 
 
 # ---------------------------------------------------------------------------------------------- readings
