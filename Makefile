@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEER := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test generate golden test-real bench tools clean
@@ -37,8 +38,9 @@ test-real: $(INSTALLED) ## a real vLLM for CPU under joulemeter: installs 2.5 GB
 
 bench: $(INSTALLED) ## cost of sampling, observing and scraping, next to nvitop-exporter in the same run
 	@tools/install-tools.sh cc
-	$(BIN)/pip install --quiet 'nvitop-exporter==1.7.2'
-	$(BIN)/python -m bench.run
+	@test -x $(PEER)/bin/nvitop-exporter || { $(PYTHON) -m venv $(PEER) && \
+		$(PEER)/bin/pip install --quiet --disable-pip-version-check 'nvitop-exporter==1.7.2'; }
+	$(BIN)/python -m benchmarks
 
 tools: ## what pip cannot bring: a C compiler, promtool
 	@echo "== tools that pip cannot bring: a C compiler, promtool"
