@@ -1,6 +1,7 @@
 """The one loop, with fakes around it: who is asked when, what waits for whom, and what ends it."""
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
@@ -416,3 +417,14 @@ async def test_silence_is_a_problem(behind_seconds: float):
     assert bench.observer.problem() == ("sampler: no beat for 60 s" if behind_seconds else None)
     bench.observer.ticked_at_seconds -= behind_seconds
     assert bench.observer.problem() == ("observer: no beat for 60 s" if behind_seconds else None)
+
+
+async def test_owners_that_are_not_found_are_looked_for_ever_more_rarely():
+    looked_in: list[int] = []
+    bench = Bench("a", periods=Periods(owners_seconds=3600.0, first_owners_seconds=INTERVAL_SECONDS))
+    bench.owners = lambda: looked_in.append(bench.ticks) or {"a": None}
+    async with bench.running():
+        await bench.more_ticks(40)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looked_in)]
+    assert 3 <= len(looked_in) <= 9  # at 1, 2, 4, 8, 16, 32 intervals, and again when it first answered
+    assert gaps[-1] > 4 * min(gaps)

@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 class ServerHealth:
-    """One server's answers; `problem` is the last error's message, None while it answers."""
+    """One server's answers; `answers` after one, `problem` is the last error's message, None while it answers."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._heard = False
+        self.answers = False
         self.durations = Histogram(OBSERVATION_DURATION.buckets)
         self.refused: Counter[str] = Counter()
         self.problem: str | None = None
@@ -23,9 +23,9 @@ class ServerHealth:
     def answered(self, duration_seconds: float, what: str) -> None:
         """Count an answer that was understood; `what` says what the server is."""
         self.durations.observe(duration_seconds)
-        if self.problem is not None or not self._heard:
+        if not self.answers:
             log.info("server %s: answers, %s", self._name, what)
-        self._heard, self.problem = True, None
+        self.answers, self.problem = True, None
 
     def failed(self, error: JoulemeterError) -> None:
         """Count an answer that was refused, or none at all."""
@@ -33,4 +33,4 @@ class ServerHealth:
             self.refused[error.reason] += 1
         if self.problem is None:
             log.warning("%s; its energy is pending", error)
-        self.problem = str(error)
+        self.answers, self.problem = False, str(error)

@@ -36,12 +36,13 @@ Owners = Callable[[], Mapping[str, frozenset[str] | None]]
 class Periods:
     """How often the work beside the ticks is done.
 
-    Process lists take milliseconds a GPU of the driver's lock: often only while some server's GPUs are unknown.
+    Process lists take milliseconds a GPU of the driver's lock. Owners are looked for often when a server begins to
+    answer, then ever more rarely.
     """
 
     status_seconds: float = 5.0
     owners_seconds: float = 15.0
-    unowned_seconds: float = 2.0
+    first_owners_seconds: float = 2.0
     look_seconds: float = 15.0
 
 
@@ -90,7 +91,7 @@ class Observer:
         self._background: dict[str, asyncio.Task[None]] = {}
         self._next_seconds: dict[str, float] = {}
         self._throttle: dict[tuple[str, str], RunningTotal] = {}
-        self._unowned = True
+        self._owners_seconds = self._periods.first_owners_seconds
         self._learned: set[str] = set()
         self.health: dict[str, ServerHealth] = {}
         self.statuses: dict[str, GpuStatus] = {}
@@ -115,7 +116,7 @@ class Observer:
         self._books.expect_server(
             server.name, server.model or server.name, time.monotonic(), counts_tokens=server.tokens
         )
-        self._next_seconds["owners"] = 0.0
+        self._look_for_owners_soon()
 
     def problem(self) -> str | None:
         """What is wrong with the loops, or None while they tick."""
@@ -161,8 +162,7 @@ class Observer:
         asked = self._ask_servers(now)
         if self._meter.gpus:  # as soon as there are some
             self._every("status", periods.status_seconds, now, self._read_statuses)
-            owners_seconds = periods.unowned_seconds if self._unowned else periods.owners_seconds
-            self._every("owners", owners_seconds, now, self._find_owners)
+            self._every("owners", self._owners_seconds, now, self._find_owners)
         if asked:
             await asyncio.wait(asked, timeout=min(ANSWER_SECONDS, self._interval_seconds / 2))
         self._take_in()
@@ -209,6 +209,8 @@ class Observer:
             health.failed(error)
             return
         dialect = watch.dialect.name if watch.dialect else ""
+        if not health.answers:
+            self._look_for_owners_soon()
         health.answered(watch.response_seconds[-1], " ".join(filter(None, (dialect, watch.version))))
         self._answers.append(observation)
 
@@ -233,7 +235,13 @@ class Observer:
         for name, uuids in owners.items():
             if uuids is not None:
                 self._books.own(name, uuids, time.monotonic())
-        self._unowned = any(not self._books.servers[name].uses for name in self._watches)
+        unowned = any(not self._books.servers[name].uses for name in self._watches)
+        rarely = self._periods.owners_seconds
+        self._owners_seconds = min(2 * self._owners_seconds, rarely) if unowned else rarely
+
+    def _look_for_owners_soon(self) -> None:
+        self._owners_seconds = self._periods.first_owners_seconds
+        self._next_seconds["owners"] = 0.0
 
     def _every(
         self, task: str, seconds: float, now: float, work: Callable[[], Coroutine[Any, Any, None]]
