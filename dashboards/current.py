@@ -35,23 +35,38 @@ OBSOLETE: Final = {
 
 
 def thresholds(steps: Mapping[float, str]) -> list[dict[str, Any]]:
-    """Plain records: grafanalib's Threshold writes the text "null" for the lowest step."""
+    """Plain records: grafanalib's Threshold writes the text "null" for the lowest step.
+
+    The lowest is no colour, for no data has it too, and nothing is fine or wrong about that.
+    """
     return [
-        {"color": "green" if steps else "text", "value": None},
+        {"color": "text", "value": None},
         *({"color": color, "value": value} for value, color in sorted(steps.items())),
     ]
 
 
-def value_texts(texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The value mapping of a panel: a text in place of a value."""
-    options = {value: {"text": text, "index": index} for index, (value, text) in enumerate(texts.items())}
-    return [{"type": "value", "options": options}] if texts else []
+def value_texts(texts: Mapping[str | tuple[float, float], str]) -> list[dict[str, Any]]:
+    """The value mappings of a panel: a text in place of a value, or of all from one value to another."""
+    mappings: list[dict[str, Any]] = []
+    for index, (values, text) in enumerate(texts.items()):
+        result = {"text": text, "index": index}
+        if isinstance(values, str):
+            mappings.append({"type": "value", "options": {values: result}})
+        else:
+            options = {"from": values[0], "to": values[1], "result": result}
+            mappings.append({"type": "range", "options": options})
+    return mappings
 
 
-def in_grey(legend: str) -> dict[str, Any]:
-    """The rest is no model: it takes no colour from the palette."""
-    fixed = {"mode": "fixed", "fixedColor": "#8e8e8e"}
-    return {"matcher": {"id": "byName", "options": legend}, "properties": [{"id": "color", "value": fixed}]}
+def coloured(colours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Overrides: series whose legend matches a regular expression take no colour from the palette."""
+    return [
+        {
+            "matcher": {"id": "byRegexp", "options": f"/{legend}/"},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+        }
+        for legend, colour in colours.items()
+    ]
 
 
 def current(tree: dict[str, Any]) -> dict[str, Any]:

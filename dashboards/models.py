@@ -13,6 +13,8 @@ from dashboards.queries import (
     kwh,
     per_token,
     share_attributed,
+    unattributed,
+    unattributed_by_reason,
 )
 from joulemeter import catalog
 
@@ -20,6 +22,8 @@ UID: Final = "joulemeter-models"
 NO_ENERGY: Final = "no GPU energy"
 NO_MODEL: Final = "no model yet"
 NO_TRAFFIC: Final = "no traffic"
+GREY: Final = "#8e8e8e"
+PHASE_COLOURS: Final = {" prefill$": "orange", " decode$": "blue", " (idle|unsplit)$": GREY}
 BOUNDARY: Final = "GPU boards only: CPU, memory, network and cooling are not in it."
 
 
@@ -67,7 +71,8 @@ def summary() -> Row:
                 unit="percentunit",
                 query=conservation(),
                 no_data=NO_ENERGY,
-                steps={1e-9: "red"},
+                steps={0: "green", 1e-9: "red"},
+                texts={(0, 1e-9): "below 10⁻⁹"},
             ),
             stat(
                 "Readings",
@@ -76,7 +81,7 @@ def summary() -> Row:
                 unit="none",
                 query=f"max({catalog.SIMULATED.name}{NODE})",
                 no_data="no exporter",
-                steps={1: "orange"},
+                steps={0: "green", 1: "orange"},
                 texts={"0": "measured", "1": "SIMULATED"},
             ),
         ],
@@ -100,28 +105,21 @@ def power() -> Row:
                         f"sum by (model) (rate({catalog.MODEL_ENERGY.name}{MODEL}[$__rate_interval]))",
                         "{{model}}",
                     ),
-                    Query(
-                        f"sum(rate({catalog.UNATTRIBUTED_ENERGY.name}{NODE}[$__rate_interval]))",
-                        "unattributed",
-                    ),
+                    Query(unattributed(), "unattributed"),
                 ],
                 no_data=NO_ENERGY,
                 stacked=True,
-                grey="unattributed",
+                colours={"^unattributed$": GREY},
             ),
             timeseries(
                 "Unattributed power by reason",
                 means="Power that nobody we can name used. no_server: nothing we know runs on the GPU;"
                 " server_unreachable: its server did not answer for too long; idle: idle power, where the"
-                " configuration gives it to nobody; meter_gap: the counter could not be read meanwhile.",
+                " configuration gives it to nobody; meter_gap: the counter could not be read meanwhile."
+                " Reasons that did not occur in the range are left out.",
                 unit="watt",
-                queries=[
-                    Query(
-                        f"sum by (reason) (rate({catalog.UNATTRIBUTED_ENERGY.name}{NODE}[$__rate_interval]))",
-                        "{{reason}}",
-                    )
-                ],
-                no_data=NO_ENERGY,
+                queries=[Query(unattributed_by_reason(), "{{reason}}")],
+                no_data="no unattributed power",
                 stacked=True,
             ),
         ],
@@ -185,19 +183,20 @@ def energy() -> Row:
         "Energy over the range",
         [
             bargauge(
-                "kWh by model",
+                "Energy by model",
                 means=f"Energy attributed to every selected model over the range, idle included. {BOUNDARY}",
                 unit="kwatth",
                 queries=[Query(f"sort_desc({kwh(' by (model)')})", "{{model}}")],
                 no_data=NO_MODEL,
             ),
             bargauge(
-                "kWh by model and phase",
+                "Energy by model and phase",
                 means="The same, split into prefill, decode and idle (unsplit: the server's page does not"
                 " allow it). The split is an estimate; the sum over the phases is not.",
                 unit="kwatth",
                 queries=[Query(f"sort_desc({kwh(' by (model, phase)')})", "{{model}} {{phase}}")],
                 no_data=NO_MODEL,
+                colours=PHASE_COLOURS,
             ),
         ],
     )

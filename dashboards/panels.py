@@ -14,7 +14,7 @@ from typing import Any, Final
 from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
-from dashboards.current import SCHEMA_VERSION, current, in_grey, thresholds, value_texts
+from dashboards.current import SCHEMA_VERSION, coloured, current, thresholds, value_texts
 
 PLUGIN_VERSION: Final = "11.0.0"
 """Without it Grafana takes a stat or a bar gauge for one of version 6 and changes its options."""
@@ -22,6 +22,11 @@ GRID_WIDTH: Final = 24
 HEADING_HEIGHT: Final = 1
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
+PALETTE: Final = "palette-classic-by-name"
+"""A model has one colour in all panels; by its place in the answer it would change from panel to panel."""
+SHORTEST_STEP: Final = "30s"
+"""Between points. `$__rate_interval` is never shorter, so it spans several of the exporter's ten-second windows:
+energy of models advances once per window, and a rate over one or two of them would swing by half."""
 ON_TIME_RANGE_CHANGE: Final = 2
 SHARED_CROSSHAIR: Final = 1
 
@@ -59,7 +64,7 @@ def stat(
     query: str,
     no_data: str,
     steps: Mapping[float, str] | None = None,
-    texts: Mapping[str, str] | None = None,
+    texts: Mapping[str | tuple[float, float], str] | None = None,
 ) -> Panel:
     """Draw one number, as of the end of the range.
 
@@ -69,8 +74,8 @@ def stat(
         unit: one of Grafana's units.
         query: an expression with one series.
         no_data: what stands there when no series answers.
-        steps: the colour from a value on; below the first it is green; without steps, plain text.
-        texts: a text in place of a value.
+        steps: the colour from a value on; below the first, and without data, it is that of text.
+        texts: a text in place of a value, or of all values from one to another.
     """
     drawn = core.Stat(
         title=title,
@@ -92,12 +97,38 @@ def stat(
     return Panel(drawn, width=4, height=4)
 
 
-def bargauge(title: str, *, means: str, unit: str, queries: Sequence[Query], no_data: str) -> Panel:
+def bargauge(
+    title: str,
+    *,
+    means: str,
+    unit: str,
+    queries: Sequence[Query],
+    no_data: str,
+    colours: Mapping[str, str] | None = None,
+) -> Panel:
     """Draw one bar per series, as of the end of the range.
 
-    It is built from grafanalib's Stat: its own BarGauge writes the options of Grafana 6.
+    It is built from grafanalib's Stat: its own BarGauge writes the options of Grafana 6. Bars have a limited
+    height: Grafana would fill the panel with three of them, in letters so large that names of models are cut off.
+
+    Args:
+        title: what it shows.
+        means: the description: what is in it and what is not.
+        unit: one of Grafana's units.
+        queries: instant queries.
+        no_data: what stands there when no series answers.
+        colours: colours by a regular expression for the legend; the others are green.
     """
-    options = {"displayMode": "basic", "valueMode": "color", "showUnfilled": True, "minVizHeight": 16}
+    options = {
+        "displayMode": "basic",
+        "valueMode": "color",
+        "namePlacement": "left",
+        "showUnfilled": True,
+        "sizing": "manual",
+        "minVizHeight": 16,
+        "maxVizHeight": 34,
+        "text": {"valueSize": 14},
+    }
     drawn = core.Stat(
         title=title,
         description=means,
@@ -107,16 +138,17 @@ def bargauge(title: str, *, means: str, unit: str, queries: Sequence[Query], no_
         noValue=no_data,
         reduceCalc="lastNotNull",
         orientation="horizontal",
+        overrides=coloured(colours or {}),
         thresholds=thresholds({}),
         extraJson={
             "type": "bargauge",
             "pluginVersion": PLUGIN_VERSION,
             "options": options
             | {"textMode": None, "colorMode": None, "graphMode": None, "justifyMode": None},
-            "fieldConfig": {"defaults": {"color": {"mode": "palette-classic"}, "min": 0}},
+            "fieldConfig": {"defaults": {"color": {"mode": "fixed", "fixedColor": "green"}, "min": 0}},
         },
     )
-    return Panel(drawn, width=12, height=8)
+    return Panel(drawn, width=12, height=10)
 
 
 def timeseries(
@@ -128,7 +160,7 @@ def timeseries(
     no_data: str,
     stacked: bool = False,
     logarithmic: bool = False,
-    grey: str | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Panel:
     """Draw series over time.
 
@@ -140,7 +172,7 @@ def timeseries(
         no_data: what stands there when no series answers.
         stacked: whether the height of all is the sum.
         logarithmic: for ratios, which a quiet hour would otherwise blow up until nothing else is seen.
-        grey: the legend of the series that is the rest, drawn in grey.
+        colours: colours by a regular expression for the legend; the others have one by their name.
     """
     drawn = core.TimeSeries(
         title=title,
@@ -148,6 +180,9 @@ def timeseries(
         dataSource=DATASOURCE,
         targets=_targets(queries, instant=False),
         unit=unit,
+        interval=SHORTEST_STEP,
+        colorMode=PALETTE,
+        valueMin=0 if stacked else None,
         fillOpacity=40 if stacked else 0,
         showPoints="never",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
@@ -157,7 +192,7 @@ def timeseries(
         tooltipSort="desc",
         legendDisplayMode="table",
         legendCalcs=["mean", "max", "lastNotNull"],
-        overrides=[in_grey(grey)] if grey else [],
+        overrides=coloured(colours or {}),
         extraJson={
             "pluginVersion": PLUGIN_VERSION,
             "fieldConfig": {
@@ -166,10 +201,10 @@ def timeseries(
                     "custom": {"scaleDistribution": {"log": 10 if logarithmic else None}},
                 }
             },
-            "options": {"legend": {"showLegend": True}},
+            "options": {"legend": {"showLegend": True, "sortBy": "Last *", "sortDesc": True}},
         },
     )
-    return Panel(drawn, width=12, height=8)
+    return Panel(drawn, width=12, height=10)
 
 
 def datasource() -> Any:

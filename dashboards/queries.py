@@ -55,6 +55,18 @@ def share_attributed() -> str:
     return f"({model} or vector(0)) / ({measured} > 0)"
 
 
+def unattributed(by: str = "") -> str:
+    """Power that no model is charged for."""
+    return f"sum{by} (rate({catalog.UNATTRIBUTED_ENERGY.name}{NODE}[$__rate_interval]))"
+
+
+def unattributed_by_reason() -> str:
+    """The same for every reason that occurred in the range; the page has a zero for each that never did."""
+    by = " by (reason)"
+    occurred = f"sum{by} (increase({catalog.UNATTRIBUTED_ENERGY.name}{NODE}[$__range] @ end())) > 0"
+    return f"{unattributed(by)} and {occurred}"
+
+
 def kwh(by: str = "") -> str:
     """Attributed energy over the range."""
     return f"sum{by} (increase({catalog.MODEL_ENERGY.name}{MODEL}[$__range])) / {JOULES_PER_KWH}"

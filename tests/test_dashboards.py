@@ -14,6 +14,7 @@ import yaml
 from dashboards import generate, queries, rules
 from dashboards.panels import GRID_WIDTH
 from joulemeter import catalog
+from joulemeter.bookkeeper import WINDOW_SECONDS
 
 OUTPUTS = generate.outputs()
 DASHBOARDS = {path.stem: json.loads(text) for path, text in OUTPUTS.items() if path.suffix == ".json"}
@@ -106,6 +107,28 @@ def test_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(panel: di
     assert defaults["noValue"]
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert [target["refId"] for target in panel["targets"]] == list("ABCDEF"[: len(panel["targets"])])
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_no_data_has_no_colour(panel: dict[str, Any]):
+    lowest = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]
+    assert lowest == {"color": "text", "value": None}
+
+
+SERIES_PANELS = [case for case in PANELS if case.values[0]["type"] == "timeseries"]
+
+
+@pytest.mark.parametrize("panel", SERIES_PANELS)
+def test_a_rate_spans_several_windows_of_the_exporter(panel: dict[str, Any]):
+    """The energy of models advances once per window: over one or two of them a rate is a zigzag."""
+    assert int(panel["interval"].removesuffix("s")) >= 3 * WINDOW_SECONDS
+
+
+@pytest.mark.parametrize("panel", SERIES_PANELS)
+def test_what_is_stacked_stands_on_zero(panel: dict[str, Any]):
+    defaults = panel["fieldConfig"]["defaults"]
+    stacked = defaults["custom"]["stacking"]["mode"] == "normal"
+    assert defaults.get("min") == (0 if stacked else None)
 
 
 @pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
@@ -214,6 +237,7 @@ DECODE = 'joulemeter_model_energy_joules_total{instance="n1", model="m", phase="
 IDLE = 'joulemeter_model_energy_joules_total{instance="n1", model="m", phase="idle"}'
 NOBODY = 'joulemeter_unattributed_energy_joules_total{instance="n1", gpu="0", reason="no_server"}'
 NOBODY_THERE = 'joulemeter_unattributed_energy_joules_total{instance="n2", gpu="0", reason="no_server"}'
+GAP = 'joulemeter_unattributed_energy_joules_total{instance="n1", gpu="0", reason="meter_gap"}'
 PENDING = 'joulemeter_pending_energy_joules{instance="n1", gpu="0"}'
 RETIRED = 'joulemeter_retired_energy_joules{instance="n1"}'
 PROMPT = 'joulemeter_model_tokens_total{instance="n1", model="m", kind="prompt"}'
@@ -247,6 +271,13 @@ ANSWERS = {
     "share attributed": (SHARE, {GPU: 6000, DECODE: 4500}, 0.75),
     "share without a model": (SHARE, {GPU: 6000}, 0),
     "share of nothing": (SHARE, {DECODE: 6000}, None),
+    "unattributed power": (queries.unattributed(), {NOBODY: 300, NOBODY_THERE: 600, GAP: 0}, 15),
+    "by reason, the same": (f"sum({queries.unattributed_by_reason()})", {NOBODY: 300, GAP: 600}, 15),
+    "a reason that never occurred is left out": (
+        f"count({queries.unattributed_by_reason()})",
+        {NOBODY: 300, NOBODY_THERE: 600, GAP: 0},
+        1,
+    ),
     "a kilowatt-hour": (queries.kwh(), {DECODE: 50000, IDLE: 10000}, 1),
     "per generated token, idle included": (
         PER_GENERATED,
