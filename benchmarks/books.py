@@ -18,7 +18,8 @@ from dataclasses import replace
 
 from benchmarks.processes import memory_mib
 from benchmarks.servers import GROWTH_PER_SECOND, RECORDED, RUNNING
-from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.accounts import Terms
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.collector import Renderer
 from joulemeter.dialects import read_page, recognise

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.accounts import Terms
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.model import (
     Amount,
     EnergyReading,

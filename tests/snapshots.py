@@ -4,8 +4,9 @@ Their books are kept by hand, through the bookkeeper's doors but without its spl
 pages change with the page alone and not with the physics.
 """
 
+from joulemeter.accounts import Terms
 from joulemeter.attribution import Phase, User
-from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.histogram import Histogram, HistogramValue
 from joulemeter.history import Work

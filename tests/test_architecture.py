@@ -45,7 +45,7 @@ LAYERS = (
     {"counters", "timeline", "crosscheck", "meters"},  # measure
     {"dialects", "history", "discovery"},  # observe
     {"ownership", "priors", "attribution"},  # attribute
-    {"accounting", "ledger", "grids", "bookkeeper"},  # account
+    {"accounting", "ledger", "grids", "accounts", "bookkeeper"},  # account
     {"snapshot", "collector"},  # expose
     {"settings", "server_config", "config"},  # what the shell is told
     {"runtime"},

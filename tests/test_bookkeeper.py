@@ -4,8 +4,8 @@ import pytest
 from nodes import Node, gpu, imbalance
 
 from joulemeter import catalog
+from joulemeter.accounts import Terms
 from joulemeter.attribution import Phase, User
-from joulemeter.bookkeeper import Terms
 from joulemeter.model import EnergyReading
 
 

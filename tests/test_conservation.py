@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from nodes import Node, imbalance
 
-from joulemeter.bookkeeper import Terms
+from joulemeter.accounts import Terms
 
 GPUS = st.integers(0, 2)
 SERVERS = st.sampled_from(["a", "b", "c"])

@@ -14,7 +14,7 @@ import yaml
 from dashboards import generate, queries, rules
 from dashboards.panels import GRID_WIDTH
 from joulemeter import catalog
-from joulemeter.bookkeeper import WINDOW_SECONDS
+from joulemeter.accounts import WINDOW_SECONDS
 
 OUTPUTS = generate.outputs()
 DASHBOARDS = {path.stem: json.loads(text) for path, text in OUTPUTS.items() if path.suffix == ".json"}

@@ -3,15 +3,14 @@
 import asyncio
 import gzip
 import json
-import shutil
 import ssl
-import subprocess
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from joulemeter.errors import JoulemeterError, PageError, ServerUnreachableError
 from joulemeter.runtime.http import Answer, PageClient
@@ -397,24 +396,20 @@ async def test_missing_token_file_is_named(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, with its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed: apt-get install openssl")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority's certificate, and one that it issued for 127.0.0.1 with its key."""
     folder = tmp_path_factory.mktemp("tls")
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([openssl, "req", "-x509", *kind, *names, *files], check=True, capture_output=True)
-    return folder / "cert.pem"
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return folder
 
 
-async def test_tls_trusts_the_given_authority_only(certificate: Path):
+async def test_tls_trusts_the_given_authority_only(certificates: Path):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    context.load_cert_chain(certificates / "server.pem")
     async with serving(always(answer(PAGE)), tls=context) as server:
-        trusting = ServerConfig(server.url, name="chat", ca_file=certificate)
+        trusting = ServerConfig(server.url, name="chat", ca_file=certificates / "authority.pem")
         careless = ServerConfig(server.url, name="chat", insecure_skip_verify=True)
         assert (await ask(trusting)).body == PAGE
         assert (await ask(careless)).body == PAGE

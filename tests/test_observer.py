@@ -15,7 +15,8 @@ import pytest
 from fake_meter import FakeMeter
 from nodes import Server, gpu
 
-from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.accounts import Terms
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.dialects import by_name
 from joulemeter.errors import MeterError, ServerUnreachableError
 from joulemeter.model import Amount, EnergyReading, GpuStatus, Observation

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from joulemeter import catalog
+from joulemeter.accounts import ServerAccount
 from joulemeter.attribution import User
-from joulemeter.bookkeeper import Bookkeeper, ServerAccount
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import Metric
 from joulemeter.histogram import HistogramValue
 from joulemeter.model import Amount, Gpu, GpuStatus, GridSample

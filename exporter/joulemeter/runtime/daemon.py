@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from joulemeter.accounting import grams
-from joulemeter.bookkeeper import Bookkeeper, Terms
+from joulemeter.accounts import Terms
+from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.config import Config, GridSettings
 from joulemeter.grids import fixed, static
 from joulemeter.meters import EnergyMeter

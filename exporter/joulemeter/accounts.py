@@ -1,0 +1,100 @@
+"""What the books keep of one GPU and of one server: what was seen, and up to where it is settled. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from joulemeter.counters import EnergyCounter
+from joulemeter.crosscheck import CrossCheck
+from joulemeter.history import ServerHistory, Work
+from joulemeter.model import Amount, Gpu
+from joulemeter.timeline import Timeline
+
+WINDOW_SECONDS: Final = 9.5
+"""Shortest window: ten seconds at one observation a second, with room for a late answer. A prompt's tokens are
+counted when its prefill is done, so shorter windows would separate them from their energy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the books are kept; see the configuration keys of the same names."""
+
+    give_up_seconds: float = 60.0
+    zero_hold_seconds: float = 30.0
+    series_ttl_seconds: float = 3600.0
+    idle: Literal["owner", "unattributed"] = "owner"
+
+    @property
+    def keep_seconds(self) -> float:
+        """How long details are kept that may still be asked for."""
+        return self.give_up_seconds + self.zero_hold_seconds + 6 * WINDOW_SECONDS
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Reasons for which energy can be unattributed under these terms."""
+        return ("no_server", "server_unreachable", "meter_gap") + (
+            ("idle",) if self.idle == "unattributed" else ()
+        )
+
+
+@dataclass(slots=True)
+class GpuAccount:
+    """One GPU: what was measured, and up to where it is settled."""
+
+    gpu: Gpu
+    counter: EnergyCounter
+    timeline: Timeline
+    settled_until_seconds: float
+    hold_until_seconds: float
+    settled: Amount = field(default_factory=Amount)
+    in_gaps: Amount = field(default_factory=Amount)
+    resets: int = 0
+    crosscheck: CrossCheck = field(default_factory=CrossCheck)
+
+    @property
+    def measured(self) -> Amount:
+        """All energy since the counter was first seen."""
+        return self.timeline.total + self.in_gaps
+
+    @property
+    def pending(self) -> Amount:
+        """Measured and not settled."""
+        return self.timeline.total - self.settled
+
+    def take(self, until_seconds: float) -> Amount:
+        """Move the cursor and return what it passed."""
+        cut = self.timeline.at(until_seconds)
+        if cut.energy_joules < self.settled.energy_joules:  # interpolation rounds; the cursor never goes back
+            cut = self.settled
+        taken, self.settled = cut - self.settled, cut
+        self.settled_until_seconds = max(self.settled_until_seconds, until_seconds)
+        return taken
+
+
+@dataclass(slots=True)
+class ServerAccount:
+    """One server: its observed work, and up to where it is settled."""
+
+    default_model: str
+    counts_tokens: bool
+    wanted_since_seconds: float
+    history: ServerHistory
+    has_phases: bool = True
+    uses: frozenset[str] = frozenset()
+    hold_until_seconds: float = 0.0
+    settled_until_seconds: float | None = None
+    settled: dict[str, Work] = field(default_factory=dict)
+
+    @property
+    def heard_at_seconds(self) -> float:
+        """When it last answered, or since when it has been expected to."""
+        observed = self.history.observed_at_seconds
+        return self.wanted_since_seconds if observed is None else observed
+
+    def take(self, until_seconds: float) -> dict[str, Work]:
+        """Move the cursor, not beyond the last observation, and return each model's work that it passed."""
+        until_seconds = min(until_seconds, self.heard_at_seconds)
+        now = self.history.at(until_seconds)
+        passed = {model: work - self.settled.get(model, Work()) for model, work in now.items()}
+        self.settled = now
+        self.settled_until_seconds = until_seconds
+        return passed
