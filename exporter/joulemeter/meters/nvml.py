@@ -5,33 +5,25 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 
 import pynvml
 
 from joulemeter.counters import PowerIntegral
 from joulemeter.errors import MeterError
+from joulemeter.meters.nvml_figures import WATTS_PER_MILLIWATT, optional, power_watts, read_status
 from joulemeter.model import EnergyReading, EnergySource, Gpu, GpuStatus
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 JOULES_PER_MILLIJOULE: Final = 1e-3
-WATTS_PER_MILLIWATT: Final = 1e-3
-SECONDS_PER_NANOSECOND: Final = 1e-9
 FIRST_RETRY_SECONDS: Final = 0.5
 LAST_RETRY_SECONDS: Final = 30.0
 RESCAN_SECONDS: Final = 30.0
 POWER_EVERY_ROUNDS: Final = 4
 """Power is only the cross-check where there is a counter: every fourth round is plenty for a minute's mean."""
 
-VIOLATION_FIELDS: Final = {
-    "power_cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
-    "thermal": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
-    "sync_boost": pynvml.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
-    "board_limit": pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT,
-    "reliability": pynvml.NVML_FI_DEV_PERF_POLICY_RELIABILITY,
-}
 LIBRARY_GONE: Final = frozenset(
     {
         pynvml.NVML_ERROR_UNINITIALIZED,
@@ -144,21 +136,7 @@ class NvmlMeter:
         device = self._devices.get(uuid)
         if device is None or device.handle is None or device.failing_since_seconds is not None:
             return GpuStatus()
-        handle, nvml = device.handle, self._nvml
-        memory = self._optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        return GpuStatus(
-            power_watts=self._optional(lambda: self._power_watts(handle)),
-            power_limit_watts=self._optional(
-                lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * WATTS_PER_MILLIWATT
-            ),
-            utilization_ratio=self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
-            memory_used_bytes=None if memory is None else float(memory.used),
-            memory_total_bytes=None if memory is None else float(memory.total),
-            temperature_celsius=self._optional(
-                lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-            ),
-            throttle_seconds=self._optional(lambda: self._throttle_seconds(handle)) or {},
-        )
+        return read_status(self._nvml, device.handle)
 
     def compute_processes(self) -> Mapping[str, frozenset[int]]:
         """Pids with a compute context on each GPU that answers."""
@@ -167,7 +145,7 @@ class NvmlMeter:
             handle = device.handle
             if handle is None:
                 continue
-            found = self._optional(lambda h=handle: self._nvml.nvmlDeviceGetComputeRunningProcesses(h))  # type: ignore[misc]
+            found = optional(self._nvml, partial(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle))
             if found is not None:
                 processes[uuid] = frozenset(int(process.pid) for process in found)
         return processes
@@ -176,7 +154,7 @@ class NvmlMeter:
         """Shut NVML down."""
         if self._opened:
             self._opened = False
-            self._optional(self._nvml.nvmlShutdown)
+            optional(self._nvml, self._nvml.nvmlShutdown)
 
     def _load(self) -> None:
         """Load the named library, if any, before the binding loads the driver's."""
@@ -225,41 +203,25 @@ class NvmlMeter:
         except nvml.NVMLError as error:
             if error.value not in UNSUPPORTED:
                 raise
-            self._power_watts(handle)  # neither: not a GPU that we can measure
+            power_watts(nvml, handle)  # neither: not a GPU that we can measure
             source = EnergySource.POWER_INTEGRATION
-        limits = self._optional(lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle))
-        limit = limits[1] if limits else self._optional(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        limits = optional(nvml, lambda: nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle))
+        limit = limits[1] if limits else optional(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
         watts = limit * WATTS_PER_MILLIWATT if limit else None
         return Gpu(index, uuid, nvml.nvmlDeviceGetName(handle), self._driver_version, source, watts)
 
     def _read_device(self, device: _Device, *, with_power: bool) -> EnergyReading:
-        uuid, handle = device.gpu.uuid, device.handle
+        nvml, uuid, handle = self._nvml, device.gpu.uuid, device.handle
         if device.gpu.energy_source is EnergySource.POWER_INTEGRATION:
             begun = self._clock()
-            watts = self._power_watts(handle)
+            watts = power_watts(nvml, handle)
             at_seconds = (begun + self._clock()) / 2
             return EnergyReading(uuid, device.integral.advance(at_seconds, watts), at_seconds, watts)
         begun = self._clock()
-        millijoules = self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        millijoules = nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         at_seconds = (begun + self._clock()) / 2
-        power_watts = self._optional(lambda: self._power_watts(handle)) if with_power else None
-        return EnergyReading(uuid, millijoules * JOULES_PER_MILLIJOULE, at_seconds, power_watts)
-
-    def _power_watts(self, handle: Any) -> float:
-        """Instantaneous draw where the driver has it, for nvmlDeviceGetPowerUsage is a 1 s mean on many boards."""
-        wanted = [self._nvml.NVML_FI_DEV_POWER_INSTANT]
-        fields = self._optional(lambda: self._nvml.nvmlDeviceGetFieldValues(handle, wanted))
-        if fields and fields[0].nvmlReturn == self._nvml.NVML_SUCCESS:
-            return float(fields[0].value.uiVal) * WATTS_PER_MILLIWATT
-        return float(self._nvml.nvmlDeviceGetPowerUsage(handle)) * WATTS_PER_MILLIWATT
-
-    def _throttle_seconds(self, handle: Any) -> dict[str, float]:
-        fields = self._nvml.nvmlDeviceGetFieldValues(handle, list(VIOLATION_FIELDS.values()))
-        return {
-            reason: field.value.ullVal * SECONDS_PER_NANOSECOND
-            for reason, field in zip(VIOLATION_FIELDS, fields, strict=True)
-            if field.nvmlReturn == self._nvml.NVML_SUCCESS
-        }
+        watts_now = optional(nvml, lambda: power_watts(nvml, handle)) if with_power else None
+        return EnergyReading(uuid, millijoules * JOULES_PER_MILLIJOULE, at_seconds, watts_now)
 
     def _failed(self, device: _Device, error: Exception, now: float) -> None:
         """Leave the GPU out and retry with backoff; a library that is gone is opened again as a whole."""
@@ -289,13 +251,6 @@ class NvmlMeter:
             if getattr(error, "value", None) in LIBRARY_GONE:
                 raise MeterError(f"nvml: {self._explain(error)}") from error
             log.debug("nvml: scan failed: %s", error)
-
-    def _optional(self, call: Callable[[], T]) -> T | None:
-        """Return None where NVML fails, or lacks the function (of which pynvml makes no NVMLError)."""
-        try:
-            return call()
-        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError):
-            return None
 
     def _explain(self, error: Exception) -> str:
         remedy = REMEDIES.get(getattr(error, "value", None) or 0)
