@@ -168,6 +168,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _probe(options: argparse.Namespace) -> int:
     from joulemeter.runtime.probe import probe
 
+    logging.getLogger().setLevel(logging.ERROR)  # the report says it all
     report, attributes = asyncio.run(probe(_config(options)))
     print(report)
     return EXIT_OK if attributes else EXIT_FAILED
