@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemeter.history import ServerHistory, Spread
+from joulemeter.history import ServerHistory, Spread, Work
 from joulemeter.model import Moves, Observation, PageReading, Role, RoleReading
 
 
@@ -56,6 +56,13 @@ def test_cache_hits_counted_at_admission_never_make_computed_tokens_fall():
         server.observe(page.add(Role.CACHED_PROMPT, cached, Moves.ADMISSION).at(at), default_model="?")
         computed.append(server.at(at)["m"].prompt_tokens)
     assert computed == [0, 1000, 1000, 1200]
+
+
+def test_steps_are_known_from_the_first_window_on():
+    assert (Work(steps=5.0) - Work()).steps == 5
+    assert Work().interpolated(Work(steps=4.0), 0.5).steps == 2
+    assert Work(steps=4.0).scaled(0.5).steps == 2
+    assert (Work() - Work()).steps is None
 
 
 def finishing(live: bool) -> list[float]:

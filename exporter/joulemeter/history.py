@@ -55,7 +55,8 @@ class Work:
         return Work()._combined(self, ratio)
 
     def _combined(self, other: "Work", sign: float) -> "Work":
-        steps = None if other.steps is None else (self.steps or 0.0) + sign * other.steps
+        uncounted = self.steps is None and other.steps is None
+        steps = None if uncounted else (self.steps or 0.0) + sign * (other.steps or 0.0)
         return Work(
             self.prompt_tokens + sign * other.prompt_tokens,
             self.cached_prompt_tokens + sign * other.cached_prompt_tokens,
