@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from joulemeter.errors import JoulemeterError
 from joulemeter.simulation import library
 from joulemeter.simulation.node import DEMO, Scenario, ScenarioServer, VirtualNode
-from joulemeter.simulation.physics import MODELS
+from joulemeter.simulation.pairs import MODELS
 from joulemeter.simulation.server import parse
 from joulemeter.simulation.state import VirtualGpu
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from joulemeter.simulation.completions import asked
 from joulemeter.simulation.engine import Engine, Request
-from joulemeter.simulation.physics import MODELS
+from joulemeter.simulation.pairs import MODELS
 from joulemeter.simulation.serving import AHEAD_SECONDS, WAKE_SECONDS, Serving
 from joulemeter.simulation.state import NvmlState, VirtualGpu
 from joulemeter.simulation.vllm_page import VllmPage
@@ -188,6 +188,7 @@ def test_finished_requests_are_told(node):
     assert served.arrived_seconds <= served.started_seconds < served.first_token_seconds
     assert served.finished_seconds - served.first_token_seconds == pytest.approx(
         4 * (LLAMA.step_seconds + LLAMA.sequence_seconds)
+        + (51 + 52 + 53 + 54) * LLAMA.context_token_seconds
     )
 
 

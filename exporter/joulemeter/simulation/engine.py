@@ -40,11 +40,37 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """Speculative decoding: tokens drafted per sequence and step, and how likely the next of them is right."""
+
+    draft_tokens: int = 0
+    acceptance_ratio: float = 0.7
+    seed: int = 0
+
+
+def accepted_tokens(step: int, seed: int, draft_tokens: int, acceptance_ratio: float) -> int:
+    """Return how many drafted tokens this decode step accepts: drawn per step, alike for all sequences.
+
+    Nothing but arithmetic on whole numbers below 2^63, so that it can be compiled (benchmarks/truth).
+    """
+    accepted = 0
+    state = (step * 2654435761 + seed * 40503 + 1) & 0x7FFFFFFF
+    while accepted < draft_tokens:
+        for _ in range(3):
+            state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        if state / 2147483648.0 >= acceptance_ratio:
+            break
+        accepted += 1
+    return accepted
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """One step: what it cost (on GPUs of its own), what it did, and what is left when it ends.
 
     `prefill_tokens` counts prompt tokens computed in this step, of prompts that may not be complete yet;
-    `prefilled` are the requests whose prompt it completes (their first token is in `generated_tokens`).
+    `prefilled` are the requests whose prompt it completes (their first token is in `generated_tokens`);
+    `read_tokens` is the context that the decoding sequences read.
     """
 
     seconds: float
@@ -52,6 +78,8 @@ class StepResult:
     decode_joules: float
     prefill_tokens: int
     generated_tokens: int
+    decoding_sequences: int
+    read_tokens: int
     started: tuple[Request, ...]
     prefilled: tuple[Request, ...]
     finished: tuple[Request, ...]
@@ -80,9 +108,16 @@ class _Sequence:
 class Engine:
     """Requests in, steps out. Decoding goes first, then prompts in the order in which they came."""
 
-    def __init__(self, coefficients: Coefficients, limits: Limits | None = None) -> None:
-        self._coefficients = coefficients
+    def __init__(
+        self,
+        coefficients: Coefficients,
+        limits: Limits | None = None,
+        speculation: Speculation | None = None,
+    ) -> None:
+        self.coefficients = coefficients
         self._limits = limits or Limits()
+        self._speculation = speculation or Speculation()
+        self._decode_steps = 0
         self._waiting: deque[Request] = deque()
         self._running: list[_Sequence] = []
 
@@ -95,14 +130,21 @@ class Engine:
         if not self._running and not self._waiting:
             return None
         decoding = [sequence for sequence in self._running if not sequence.missing_tokens]
+        read_tokens = sum(s.computed_tokens + s.generated_tokens for s in decoding)
         prefilling = [sequence for sequence in self._running if sequence.missing_tokens]
-        budget = self._limits.max_step_tokens - len(decoding)
+        budget = self._limits.max_step_tokens - len(decoding) * (1 + self._speculation.draft_tokens)
         started = self._admit(prefilling, budget)
         prefill_tokens, prefilled = _compute(prefilling, budget)
-        cost = step_cost(self._coefficients, decoding_sequences=len(decoding), prefill_tokens=prefill_tokens)
+        cost = step_cost(
+            self.coefficients,
+            decoding_sequences=len(decoding),
+            prefill_tokens=prefill_tokens,
+            context_tokens=read_tokens,
+        )
+        generated_tokens = self._generate(decoding) + len(prefilled)
+        for sequence in prefilled:
+            sequence.generated_tokens = 1
         advanced = decoding + prefilled
-        for sequence in advanced:
-            sequence.generated_tokens += 1
         done = [s for s in advanced if s.generated_tokens == s.request.output_tokens]
         if done:
             self._running = [s for s in self._running if s.generated_tokens < s.request.output_tokens]
@@ -111,7 +153,9 @@ class Engine:
             prefill_joules=cost.prefill_joules,
             decode_joules=cost.decode_joules,
             prefill_tokens=prefill_tokens,
-            generated_tokens=len(advanced),
+            generated_tokens=generated_tokens,
+            decoding_sequences=len(decoding),
+            read_tokens=read_tokens,
             started=started,
             prefilled=tuple(s.request for s in prefilled),
             finished=tuple(s.request for s in done),
@@ -119,6 +163,22 @@ class Engine:
             waiting=len(self._waiting),
             context_tokens=sum(s.computed_tokens + s.generated_tokens for s in self._running),
         )
+
+    def _generate(self, decoding: list[_Sequence]) -> int:
+        """Give every decoding sequence its next tokens and return how many they were."""
+        if not decoding:
+            return 0
+        self._decode_steps += 1
+        drafts = self._speculation
+        accepted = 1 + accepted_tokens(
+            self._decode_steps, drafts.seed, drafts.draft_tokens, drafts.acceptance_ratio
+        )
+        generated = 0
+        for sequence in decoding:
+            tokens = min(accepted, sequence.request.output_tokens - sequence.generated_tokens)
+            sequence.generated_tokens += tokens
+            generated += tokens
+        return generated
 
     def _admit(self, prefilling: list[_Sequence], budget: int) -> tuple[Request, ...]:
         """Take from the queue whoever gets at least one token computed in this step."""

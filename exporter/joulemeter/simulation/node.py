@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from joulemeter.errors import JoulemeterError
 from joulemeter.simulation.library import STATE_VARIABLE
-from joulemeter.simulation.physics import MODELS
+from joulemeter.simulation.pairs import MODELS
 from joulemeter.simulation.state import NvmlState, VirtualGpu
 
 START_SECONDS: Final = 15.0

@@ -1,18 +1,32 @@
-"""What an engine step costs: time and energy, linear in the work, with constant coefficients. Pure.
+"""What an engine step costs: time and energy, from the work it does. Pure, and the only physics there is.
 
-    seconds = step_seconds + sequence_seconds * n + prefill_token_seconds * p
-    joules  = busy_watts * seconds + decode_token_joules * n + prefill_token_joules * p
+    seconds = step_seconds + sequence_seconds n + context_token_seconds C
+              + prefill_token_seconds max(0, p - free_prefill_tokens)
+    joules  = busy_watts seconds + decode_token_joules n + context_token_joules C + prefill_token_joules p
 
-for n decoding sequences and p prompt tokens computed. The coefficients are ours: decode times and powers are
-fitted to the steady-state measurements of the ML.ENERGY leaderboard (v3: vLLM 0.11.1 on H100 SXM); prefill
-follows from 2 FLOP per parameter and token near the power cap. Left out: the time and energy of reading the
-KV cache, and the power cap (an 8B model passes it by 2 % at 256 sequences).
+for n decoding sequences that read C tokens of context, and p prompt tokens computed. A pair whose power is no
+such function of n brings a table instead. Above the power limit clocks fall: power goes with their third power, so
+the step takes (P / limit)^(1/3) as long at the limit.
+
+`seconds_and_joules` takes its numbers as a flat sequence and uses nothing but arithmetic, so that the offline
+run (benchmarks/truth) compiles this very function. The pairs it is used with are in `pairs.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
+
+TABLE_AT: Final = 12
+"""Where a flat table begins: rows of sequences, seconds, watts; `flat[TABLE_AT - 1]` is how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A decode step as measured: so many sequences, so long, so much power, reading the context included."""
+
+    sequences: int
+    seconds: float
+    watts: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +35,62 @@ class Coefficients:
 
     step_seconds: float
     sequence_seconds: float
+    context_token_seconds: float
     prefill_token_seconds: float
     busy_watts: float
     """Draw while any step runs, the GPUs' idle power included."""
     decode_token_joules: float
+    """Of a sequence in a decode step; one token, unless the engine speculates."""
+    context_token_joules: float
     prefill_token_joules: float
+    limit_watts: float
+    free_prefill_tokens: float = 0.0
+    """Prompt tokens that a step computes in the time it takes anyway."""
+    decode_joules_factor: float = 1.0
+    """For a regression: what decoding costs, compared with what it should."""
+    table: tuple[TableRow, ...] = ()
+    """Instead of step and sequence seconds and decode joules, in rising order of sequences; linear between."""
+
+    def flat(self) -> tuple[float, ...]:
+        """Return what `seconds_and_joules` takes."""
+        numbers = (
+            *(self.step_seconds, self.sequence_seconds, self.context_token_seconds),
+            *(self.prefill_token_seconds, self.free_prefill_tokens, self.busy_watts),
+            *(self.decode_token_joules, self.context_token_joules, self.prefill_token_joules),
+            *(self.limit_watts, self.decode_joules_factor, float(len(self.table))),
+        )
+        rows = [(float(row.sequences), row.seconds, row.watts) for row in self.table]
+        return (*numbers, *(number for row in rows for number in row))
+
+    def regressed(self, *, decode_power: float = 0.0, step_time: float = 0.0) -> "Coefficients":
+        """Return an engine that got worse: decoding that costs `decode_power` more energy in the same time,
+        and decode steps that take `step_time` longer at the same power (0.15 is 15 %)."""
+        longer = 1.0 + step_time
+        return replace(
+            self,
+            step_seconds=self.step_seconds * longer,
+            sequence_seconds=self.sequence_seconds * longer,
+            context_token_seconds=self.context_token_seconds * longer,
+            decode_token_joules=self.decode_token_joules * longer,
+            context_token_joules=self.context_token_joules * longer,
+            decode_joules_factor=self.decode_joules_factor * (1.0 + decode_power),
+            table=tuple(replace(row, seconds=row.seconds * longer) for row in self.table),
+        )
+
+    def speculating(self, draft_tokens: int) -> "Coefficients":
+        """Return the same pair with so many drafted tokens verified per sequence and step.
+
+        Assumed: a verified token costs what a prompt token costs, drafting itself nothing.
+        """
+        return replace(
+            self,
+            sequence_seconds=self.sequence_seconds + draft_tokens * self.prefill_token_seconds,
+            decode_token_joules=self.decode_token_joules + draft_tokens * self.prefill_token_joules,
+            table=tuple(
+                replace(row, seconds=row.seconds + draft_tokens * row.sequences * self.prefill_token_seconds)
+                for row in self.table
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +102,57 @@ class Cost:
     decode_joules: float
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model that a virtual server can serve, on how many GPUs, and what it keeps in each GPU's memory."""
+def seconds_and_joules(
+    flat: Sequence[float], sequences: int, context_tokens: int, prefill_tokens: int
+) -> tuple[float, float]:
+    """Return a step's time and energy; `flat` is `Coefficients.flat()`."""
+    rows = int(flat[11])
+    if rows == 0:
+        base_seconds = flat[0] + flat[1] * sequences
+        base_joules = flat[5] * base_seconds + flat[6] * sequences
+    else:
+        high = 1
+        while high < rows - 1 and flat[12 + 3 * high] < sequences:
+            high += 1
+        low_at, high_at = 12 + 3 * (high - 1), 12 + 3 * high
+        ratio = (sequences - flat[low_at]) / (flat[high_at] - flat[low_at])
+        ratio = max(ratio, 0.0)
+        base_seconds = flat[low_at + 1] + ratio * (flat[high_at + 1] - flat[low_at + 1])
+        base_joules = base_seconds * (flat[low_at + 2] + ratio * (flat[high_at + 2] - flat[low_at + 2]))
+    context_seconds = flat[2] * context_tokens
+    decode_joules = base_joules + flat[5] * context_seconds + flat[7] * context_tokens
+    if sequences > 0:
+        decode_joules *= flat[10]
+    prefill_seconds = flat[3] * max(0.0, prefill_tokens - flat[4])
+    seconds = base_seconds + context_seconds + prefill_seconds
+    joules = decode_joules + flat[5] * prefill_seconds + flat[8] * prefill_tokens
+    limit_joules = flat[9] * seconds
+    if joules > limit_joules:
+        seconds *= (joules / limit_joules) ** (1.0 / 3.0)
+        joules = flat[9] * seconds
+    return seconds, joules
 
-    gpus: int
-    gpu_memory_bytes: int
-    coefficients: Coefficients
+
+def shapley(alone_joules: float, other_joules: float, both_joules: float) -> float:
+    """Return the first of two players' part: what it adds on average over both orders of joining."""
+    return 0.5 * (alone_joules + both_joules - other_joules)
 
 
-def step_cost(coefficients: Coefficients, *, decoding_sequences: int, prefill_tokens: int) -> Cost:
+def step_cost(
+    coefficients: Coefficients, *, decoding_sequences: int, prefill_tokens: int, context_tokens: int = 0
+) -> Cost:
     """Return what one step costs.
 
-    What does not depend on the work (`step_seconds` at `busy_watts`) belongs to the phase that runs, or in
-    equal halves to both: the Shapley value of two players.
+    The players are the prompt tokens and the decoding sequences: what does not depend on the work, such as
+    the busy floor, belongs to the phase that runs, or in equal parts to both.
     """
-    c = coefficients
-    floor_joules = c.busy_watts * c.step_seconds
-    prefill_share = 0.0 if not prefill_tokens else 0.5 if decoding_sequences else 1.0
-    return Cost(
-        seconds=c.step_seconds
-        + c.sequence_seconds * decoding_sequences
-        + c.prefill_token_seconds * prefill_tokens,
-        prefill_joules=floor_joules * prefill_share
-        + (c.busy_watts * c.prefill_token_seconds + c.prefill_token_joules) * prefill_tokens,
-        decode_joules=floor_joules * (1.0 - prefill_share)
-        + (c.busy_watts * c.sequence_seconds + c.decode_token_joules) * decoding_sequences,
-    )
-
-
-_GIB: Final = 2**30
-
-MODELS: Final[Mapping[str, ServedModel]] = MappingProxyType(
-    {
-        "meta-llama/Llama-3.1-8B-Instruct": ServedModel(
-            1, 32 * _GIB, Coefficients(6.67e-3, 73e-6, 41e-6, 454.0, 25.5e-3, 9.6e-3)
-        ),
-        "Qwen/Qwen3-8B": ServedModel(
-            1, 32 * _GIB, Coefficients(7.76e-3, 83e-6, 41e-6, 403.0, 18.5e-3, 9.8e-3)
-        ),
-        "Qwen/Qwen3-32B": ServedModel(
-            2, 72 * _GIB, Coefficients(14.4e-3, 122e-6, 74e-6, 835.0, 52.5e-3, 34e-3)
-        ),
-        "meta-llama/Llama-3.3-70B-Instruct": ServedModel(
-            4, 72 * _GIB, Coefficients(16.5e-3, 117e-6, 79e-6, 1670.0, 122e-3, 74e-3)
-        ),
-    }
-)
+    flat = coefficients.flat()
+    seconds, joules = seconds_and_joules(flat, decoding_sequences, context_tokens, prefill_tokens)
+    if not prefill_tokens:
+        return Cost(seconds, 0.0, joules)
+    if not decoding_sequences:
+        return Cost(seconds, joules, 0.0)
+    _, prefill_alone = seconds_and_joules(flat, 0, 0, prefill_tokens)
+    _, decode_alone = seconds_and_joules(flat, decoding_sequences, context_tokens, 0)
+    prefill_joules = shapley(prefill_alone, decode_alone, joules)
+    return Cost(seconds, prefill_joules, joules - prefill_joules)

@@ -26,7 +26,7 @@ from joulemeter.errors import JoulemeterError
 from joulemeter.simulation.completions import answer, asked
 from joulemeter.simulation.engine import Engine
 from joulemeter.simulation.library import STATE_VARIABLE
-from joulemeter.simulation.physics import MODELS
+from joulemeter.simulation.pairs import MODELS
 from joulemeter.simulation.serving import Serving
 from joulemeter.simulation.state import NvmlState
 from joulemeter.simulation.vllm_page import VERSION, Served, VllmPage
