@@ -187,8 +187,7 @@ def test_finished_requests_are_told(node):
     assert served.request.output_tokens == 5
     assert served.arrived_seconds <= served.started_seconds < served.first_token_seconds
     assert served.finished_seconds - served.first_token_seconds == pytest.approx(
-        4 * (LLAMA.step_seconds + LLAMA.sequence_seconds)
-        + (51 + 52 + 53 + 54) * LLAMA.context_token_seconds
+        4 * (LLAMA.step_seconds + LLAMA.sequence_seconds) + (51 + 52 + 53 + 54) * LLAMA.context_token_seconds
     )
 
 
