@@ -5,10 +5,12 @@ count of tokens per engine and the count at which each sequence is done are enou
 requests comes from running sums in the same way. tests/test_truth.py holds it against the engine, step by step.
 """
 
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-import numba
+import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.truth.compiled import compiled
 from joulemeter.simulation import engine, physics
 
 SEEN: Final = (
@@ -103,64 +105,99 @@ PAD_SECONDS: Final = 20.0
 """A step begun before the end of a chunk may end so much later."""
 FAR: Final = 2**62
 
-_seconds_and_joules = numba.njit(physics.seconds_and_joules)
-_shapley = numba.njit(physics.shapley)
-_accepted_tokens = numba.njit(engine.accepted_tokens)
+_seconds_and_joules = compiled(physics.seconds_and_joules)
+_shapley = compiled(physics.shapley)
+_accepted_tokens = compiled(engine.accepted_tokens)
 
 
-def _finish(at: int, e: int, slot: int, counters: Any, counts: Any, whole: Any, numbers: Any) -> None:
+Floats = NDArray[np.float64]
+Wholes = NDArray[np.int64]
+
+
+class Plan(NamedTuple):
+    """What does not change in a call. First axes: change of the scenario, server; `parts` as `run.parts` says."""
+
+    bin_seconds: float
+    observe_seconds: float
+    first_bin: int
+    bins_per_window: int
+    first_seen: int
+    coefficients: Floats
+    parts: Floats
+    change_at: Floats
+    limits: Wholes
+    """Per server: sequences, tokens in a step, drafted tokens, seed of speculation."""
+    acceptance: Floats
+    arrived_at: Floats
+    """All servers' arrivals, one server's after the other's."""
+    sizes: Wholes
+    """Of the same: prompt, output and cached tokens."""
+    ends: Wholes
+    """Where each server's arrivals end."""
+
+
+class State(NamedTuple):
+    """What goes from call to call."""
+
+    clock: Floats
+    indices: Wholes
+    """Whose turn it is, which change holds, which instant is seen next."""
+    position: Wholes
+    """Each server's next arrival to admit."""
+    counts: Wholes
+    sums: Floats
+    whole: Wholes
+    """(server, slot, column) of the sequences; `numbers` too."""
+    numbers: Floats
+    counters: Floats
+
+
+class Out(NamedTuple):
+    """What a call fills in; bins, windows and instants have room for `PAD_SECONDS` beyond the end."""
+
+    bins: Floats
+    busy: Floats
+    windows: Floats
+    seen: Floats
+    requests_whole: Wholes
+    requests: Floats
+
+
+def _finish(state: State, e: int, slot: int, last: int) -> None:
     """Count a finished request and put the last sequence in its slot."""
+    whole, numbers, counters = state.whole, state.numbers, state.counters
     prompt, cached, output = whole[e, slot, _PROMPT], whole[e, slot, _CACHED], whole[e, slot, _OUTPUT]
     counters[e, _REQUESTS] += 1
     counters[e, _FINISHED_PROMPT] += prompt - cached
     counters[e, _FINISHED_CACHED] += cached
     counters[e, _FINISHED_GENERATED] += output
-    counts[e, _CONTEXT_NOW] -= prompt + output
-    last = at - 1
+    state.counts[e, _CONTEXT_NOW] -= prompt + output
     for column in range(whole.shape[2]):
         whole[e, slot, column] = whole[e, last, column]
     for column in range(numbers.shape[2]):
         numbers[e, slot, column] = numbers[e, last, column]
 
 
-_finish_compiled = numba.njit(_finish)
+_finish_compiled = compiled(_finish)
 
 
-def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: what it calls must be compiled, and calls hide the order
-    until: float,
-    grid: Any,
-    coefficients: Any,
-    parts: Any,
-    change_at: Any,
-    limits: Any,
-    acceptance: Any,
-    arrived_at: Any,
-    sizes: Any,
-    position: Any,
-    ends: Any,
-    clock: Any,
-    indices: Any,
-    counts: Any,
-    sums: Any,
-    whole: Any,
-    numbers: Any,
-    counters: Any,
-    bins: Any,
-    busy: Any,
-    windows: Any,
-    seen: Any,
-    requests_whole: Any,
-    requests: Any,
+def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than its sequence in time
+    until: float, plan: Plan, state: State, out: Out
 ) -> int:
-    """Run all engines of one set of GPUs, one step after the other, until that time; see `run.Machine`.
+    """Run all engines of one set of GPUs, one step after the other, until that time.
 
     Returns:
         How many requests finished, or -1 if a step takes longer than `PAD_SECONDS`.
     """
-    bin_seconds, observe_seconds = grid[0], grid[1]
-    first_bin, bins_per_window, first_seen = int(grid[2]), int(grid[3]), int(grid[4])
+    bin_seconds, observe_seconds = plan.bin_seconds, plan.observe_seconds
+    first_bin, bins_per_window, first_seen = plan.first_bin, plan.bins_per_window, plan.first_seen
+    coefficients, parts, change_at = plan.coefficients, plan.parts, plan.change_at
+    limits, arrived_at, sizes, ends = plan.limits, plan.arrived_at, plan.sizes, plan.ends
+    position, counts, sums = state.position, state.counts, state.sums
+    whole, numbers, counters = state.whole, state.numbers, state.counters
+    bins, busy, windows, seen = out.bins, out.busy, out.windows, out.seen
     engines = counts.shape[0]
-    now, turn, group, next_seen = clock[0], indices[0], indices[1], indices[2]
+    now, turn, group, next_seen = state.clock[0], state.indices[0], state.indices[1], state.indices[2]
     finished = 0
     bin_index = int(now / bin_seconds) - first_bin
     while now < until:
@@ -247,7 +284,9 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: what it calls must be 
             counts[e, _DECODE_STEPS] += 1
             accepted = 1
             if drafts > 0:
-                accepted += _accepted_tokens(counts[e, _DECODE_STEPS], limits[e, 3], drafts, acceptance[e])
+                accepted += _accepted_tokens(
+                    counts[e, _DECODE_STEPS], limits[e, 3], drafts, plan.acceptance[e]
+                )
 
         # ------------------------------------------------------------ what it costs
         flat = coefficients[group, e]
@@ -284,12 +323,12 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: what it calls must be 
                 share = piece / seconds
             bins[bin_index] += share * joules
             busy[bin_index] += piece
-            window = windows[bin_index // bins_per_window, e]
-            window[_PREFILL_JOULES] += share * prefill_joules
-            window[_DECODE_JOULES] += share * (joules - prefill_joules)
-            window[_BUSY_SECONDS] += piece
-            window[_REFERENCE_JOULES] += share * reference_joules
-            window[_REFERENCE_SECONDS] += share * reference_seconds
+            window = bin_index // bins_per_window
+            windows[window, e, _PREFILL_JOULES] += share * prefill_joules
+            windows[window, e, _DECODE_JOULES] += share * (joules - prefill_joules)
+            windows[window, e, _BUSY_SECONDS] += piece
+            windows[window, e, _REFERENCE_JOULES] += share * reference_joules
+            windows[window, e, _REFERENCE_SECONDS] += share * reference_seconds
             if end <= edge:
                 break
             rest -= share
@@ -343,24 +382,24 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: what it calls must be 
                 over = emitted - whole[e, slot, _DONE_AT]
                 generated -= over
                 counts[e, _CONTEXT_NOW] -= over
-                if requests.shape[0] > 0:
+                if out.requests.shape[0] > 0:
                     base = whole[e, slot, _PROMPT] + whole[e, slot, _OUTPUT] - whole[e, slot, _DONE_AT]
-                    requests_whole[finished, 0] = e
-                    requests_whole[finished, 1] = whole[e, slot, _PROMPT]
-                    requests_whole[finished, 2] = whole[e, slot, _CACHED]
-                    requests_whole[finished, 3] = whole[e, slot, _OUTPUT]
-                    requests[finished, 0] = numbers[e, slot, _ARRIVED]
-                    requests[finished, 1] = numbers[e, slot, _FIRST_TOKEN]
-                    requests[finished, 2] = end
-                    requests[finished, 3] = numbers[e, slot, _PREFILLED_JOULES]
-                    requests[finished, 4] = (
+                    out.requests_whole[finished, 0] = e
+                    out.requests_whole[finished, 1] = whole[e, slot, _PROMPT]
+                    out.requests_whole[finished, 2] = whole[e, slot, _CACHED]
+                    out.requests_whole[finished, 3] = whole[e, slot, _OUTPUT]
+                    out.requests[finished, 0] = numbers[e, slot, _ARRIVED]
+                    out.requests[finished, 1] = numbers[e, slot, _FIRST_TOKEN]
+                    out.requests[finished, 2] = end
+                    out.requests[finished, 3] = numbers[e, slot, _PREFILLED_JOULES]
+                    out.requests[finished, 4] = (
                         (sums[e, _SUM_SHARE] - numbers[e, slot, _SHARE_0])
                         + base * (sums[e, _SUM_READ] - numbers[e, slot, _READ_0])
                         + (sums[e, _SUM_READ_AT] - numbers[e, slot, _READ_AT_0])
                     )
                 finished += 1
-                _finish_compiled(total, e, slot, counters, counts, whole, numbers)
                 total -= 1
+                _finish_compiled(state, e, slot, total)
             counts[e, NEXT_DONE] = next_done
         counts[e, _N] = total
         sums[e, _LAST_END] = end
@@ -375,19 +414,19 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop: what it calls must be 
         while counts[e, SUBMITTED] < ends[e] and arrived_at[counts[e, SUBMITTED]] <= now:
             counts[e, SUBMITTED] += 1
         counters[e, _WAITING] = counts[e, SUBMITTED] - position[e]
-        window = windows[bin_index // bins_per_window, e]
-        window[_ALL_STEPS] += 1
-        window[_PREFILL_TOKENS] += prefill_tokens
-        window[_GENERATED_TOKENS] += generated
-        window[_READ_TOKENS] += read_tokens
+        windows[window, e, _ALL_STEPS] += 1
+        windows[window, e, _PREFILL_TOKENS] += prefill_tokens
+        windows[window, e, _GENERATED_TOKENS] += generated
+        windows[window, e, _READ_TOKENS] += read_tokens
         if total == 0 and counts[e, _PART] == 0:  # start the sums anew, so that they stay exact
             counts[e, _EMITTED] = 0
             sums[e, _SUM_SHARE] = 0.0
             sums[e, _SUM_READ] = 0.0
             sums[e, _SUM_READ_AT] = 0.0
         now = end
-    clock[0], indices[0], indices[1], indices[2] = now, turn, group, next_seen
+    state.clock[0] = now
+    state.indices[0], state.indices[1], state.indices[2] = turn, group, next_seen
     return finished
 
 
-advance = numba.njit(_advance)
+advance = compiled(_advance)

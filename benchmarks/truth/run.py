@@ -1,19 +1,17 @@
 """The offline run: a scenario in, chunks of an hour out, a few thousand to a million times faster than real time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.truth import kernel
+from benchmarks.truth.kernel import Floats, Wholes
 from benchmarks.truth.scenario import Change, Scenario
 from benchmarks.truth.sensor import TICK_SECONDS, Counter
 from benchmarks.truth.traffic import HOUR_SECONDS, Source
 from joulemeter.simulation.physics import Coefficients
-
-Floats = NDArray[np.float64]
-Wholes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class Machine:
         self._coefficients = np.array(
             [[(*flat, *([0.0] * (width - len(flat)))) for flat in group] for group in flats]
         )
-        self._parts = np.array([[_parts(one) for one in group] for group in groups])
+        self._parts = np.array([[parts(one) for one in group] for group in groups])
         self._limits = np.array(
             [
                 (
@@ -125,14 +123,18 @@ class Machine:
             np.int64,
         )
         self._acceptance = np.array([s.speculation.acceptance_ratio for s in scenario.servers])
-        self._clock = np.zeros(1)
-        self._indices = np.zeros(3, np.int64)
-        self._counts = np.zeros((engines, kernel.ENGINE_COLUMNS), np.int64)
-        self._counts[:, kernel.NEXT_DONE] = kernel.FAR
-        self._sums = np.zeros((engines, kernel.SUM_COLUMNS))
-        self._whole = np.zeros((engines, slots, kernel.SEQUENCE_WHOLE_COLUMNS), np.int64)
-        self._numbers = np.zeros((engines, slots, kernel.SEQUENCE_COLUMNS))
-        self._counters = np.zeros((engines, len(kernel.SEEN)))
+        counts = np.zeros((engines, kernel.ENGINE_COLUMNS), np.int64)
+        counts[:, kernel.NEXT_DONE] = kernel.FAR
+        self._state = kernel.State(
+            clock=np.zeros(1),
+            indices=np.zeros(3, np.int64),
+            position=np.zeros(engines, np.int64),
+            counts=counts,
+            sums=np.zeros((engines, kernel.SUM_COLUMNS)),
+            whole=np.zeros((engines, slots, kernel.SEQUENCE_WHOLE_COLUMNS), np.int64),
+            numbers=np.zeros((engines, slots, kernel.SEQUENCE_COLUMNS)),
+            counters=np.zeros((engines, len(kernel.SEEN))),
+        )
         self._queues: list[tuple[Floats, Wholes]] = [
             (np.empty(0), np.empty((0, 3), np.int64)) for _ in range(engines)
         ]
@@ -145,38 +147,29 @@ class Machine:
         """Run from the end of the last chunk, which is the beginning of this hour, until then."""
         start = float(hour * HOUR_SECONDS)
         scenario = self._scenario
-        windows = -int(-(until - start) // scenario.window_seconds)
+        windows = math.ceil((until - start) / scenario.window_seconds)
         bins = windows * self._bins_per_window
-        instants = -int(-(until - start) // scenario.observe_seconds)
-        arrived_at, sizes, position, ends = self._arrivals(hour, until)
-        shown = self._over or self._empty()
-        state = [
+        instants = math.ceil((until - start) / scenario.observe_seconds)
+        plan = self._plan(hour, until)
+        active, busy, truth, seen = (
             np.concatenate([over, np.zeros((length, *over.shape[1:]))])
-            for over, length in zip(shown, (bins, bins, windows, instants), strict=True)
-        ]
-        room = len(arrived_at) + self._whole.shape[0] * self._whole.shape[1] if self._keep_requests else 0
+            for over, length in zip(self._over or self._empty(), (bins, bins, windows, instants), strict=True)
+        )
+        slots = self._state.whole.shape[0] * self._state.whole.shape[1]
+        room = len(plan.arrived_at) + slots if self._keep_requests else 0
         requests_whole = np.empty((room, len(kernel.REQUEST_WHOLE)), np.int64)
         requests = np.empty((room, len(kernel.REQUEST)))
-        first_bin = round(start / self._bin_seconds)
-        first_seen = round(start / scenario.observe_seconds)
-        self._counts[:, kernel.SUBMITTED] = position
         finished = kernel.advance(
-            until,
-            np.array(
-                [self._bin_seconds, scenario.observe_seconds, first_bin, self._bins_per_window, first_seen]
-            ),
-            *(self._coefficients, self._parts, self._change_at, self._limits, self._acceptance),
-            *(arrived_at, sizes, position, ends, self._clock, self._indices, self._counts, self._sums),
-            *(self._whole, self._numbers, self._counters, *state, requests_whole, requests),
+            until, plan, self._state, kernel.Out(active, busy, truth, seen, requests_whole, requests)
         )
         if finished < 0:
             raise ValueError(
                 f"an engine step takes longer than {kernel.PAD_SECONDS:g} s; check the coefficients"
             )
         self._queues = [
-            (arrived_at[begin:end], sizes[begin:end]) for begin, end in zip(position, ends, strict=True)
+            (plan.arrived_at[begin:end], plan.sizes[begin:end])
+            for begin, end in zip(self._state.position, plan.ends, strict=True)
         ]
-        active, busy, truth, seen = state
         self._over = (active[bins:], busy[bins:], truth[windows:], seen[instants:])
         idle = scenario.idle_watts * np.maximum(0.0, self._bin_seconds - busy[:bins])
         joules = active[:bins] + idle
@@ -189,7 +182,7 @@ class Machine:
             tick_joules=joules.reshape(-1, scenario.sensor.bins_per_tick).sum(axis=1),
             idle_joules=idle.reshape(windows, -1).sum(axis=1),
             truth=truth[:windows],
-            seen_at_seconds=start + scenario.observe_seconds * np.arange(instants),
+            seen_at_seconds=start + scenario.observe_seconds * np.arange(instants, dtype=np.float64),
             seen=seen[:instants],
             requests_whole=requests_whole[:finished],
             requests=requests[:finished],
@@ -208,18 +201,35 @@ class Machine:
             np.zeros((instants, engines, len(kernel.SEEN))),
         )
 
-    def _arrivals(self, hour: int, until: float) -> tuple[Floats, Wholes, Wholes, Wholes]:
-        hours = range(hour, -int(-until // HOUR_SECONDS))
+    def _plan(self, hour: int, until: float) -> kernel.Plan:
+        """Lay out the next stretch: what is still queued, and the arrivals of its hours."""
+        hours = range(hour, math.ceil(until / HOUR_SECONDS))
         at: list[Floats] = []
         sizes: list[Wholes] = []
-        ends = []
+        ends = [0]
         for source, queue in zip(self._sources, self._queues, strict=True):
             drawn = [queue, *(source.hour(one) for one in hours)]
             at += [times for times, _ in drawn]
             sizes += [rows for _, rows in drawn]
-            ends.append(sum(len(times) for times, _ in drawn))
-        limits = np.cumsum(ends)
-        return np.concatenate(at), np.concatenate(sizes), np.concatenate([[0], limits[:-1]]), limits
+            ends.append(ends[-1] + sum(len(times) for times, _ in drawn))
+        self._state.position[:] = ends[:-1]
+        self._state.counts[:, kernel.SUBMITTED] = ends[:-1]
+        start = hour * HOUR_SECONDS
+        return kernel.Plan(
+            bin_seconds=self._bin_seconds,
+            observe_seconds=self._scenario.observe_seconds,
+            first_bin=round(start / self._bin_seconds),
+            bins_per_window=self._bins_per_window,
+            first_seen=round(start / self._scenario.observe_seconds),
+            coefficients=self._coefficients,
+            parts=self._parts,
+            change_at=self._change_at,
+            limits=self._limits,
+            acceptance=self._acceptance,
+            arrived_at=np.concatenate(at),
+            sizes=np.concatenate(sizes),
+            ends=np.array(ends[1:], np.int64),
+        )
 
 
 def _groups(scenario: Scenario) -> tuple[Floats, list[list[Coefficients]]]:
@@ -239,7 +249,7 @@ def _groups(scenario: Scenario) -> tuple[Floats, list[list[Coefficients]]]:
     return np.array(times), groups
 
 
-def _parts(one: Coefficients) -> tuple[float, float, float, float, float]:
+def parts(one: Coefficients) -> tuple[float, float, float, float, float]:
     """Return joules of a step's floor, per sequence, context token and prompt token, and of the floor alone."""
     factor = one.decode_joules_factor
     floor = one.busy_watts * one.step_seconds

@@ -15,8 +15,8 @@ class Server:
 
     model: str
     traffic: Traffic
-    limits: Limits = Limits()
-    speculation: Speculation = Speculation()
+    limits: Limits = field(default_factory=Limits)
+    speculation: Speculation = field(default_factory=Speculation)
     coefficients: Coefficients | None = None
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
-"""What a board's energy counter makes of the truth: ticks, a sensor that looks away, noise, drift, whole millijoules."""
+"""What a board's energy counter makes of the truth: ticks, a sensor that looks away, noise, drift, quanta."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.truth.compiled import compiled
 
 TICK_SECONDS = 0.1
 
@@ -72,7 +72,7 @@ class Counter:
         return np.floor(totals / sensor.quantum_joules) * sensor.quantum_joules
 
 
-def _autoregress(innovation: Any, memory: float, start: float) -> Any:
+def _autoregress(innovation: NDArray[np.float64], memory: float, start: float) -> NDArray[np.float64]:
     out = np.empty_like(innovation)
     for i in range(len(innovation)):
         start = memory * start + innovation[i]
@@ -80,4 +80,4 @@ def _autoregress(innovation: Any, memory: float, start: float) -> Any:
     return out
 
 
-_autoregressive = numba.njit(_autoregress)
+_autoregressive = compiled(_autoregress)

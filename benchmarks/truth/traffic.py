@@ -196,4 +196,5 @@ def _lengths(
     if not spread:
         return np.full(count, median, np.int64)
     drawn = np.rint(median * np.exp(spread * random.standard_normal(count)))
-    return np.clip(drawn, 1, most).astype(np.int64)
+    clipped: NDArray[np.int64] = np.clip(drawn, 1, most).astype(np.int64)
+    return clipped
