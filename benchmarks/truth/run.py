@@ -75,7 +75,7 @@ def simulate(scenario: Scenario, *, requests: bool = False, chunk_hours: int = 1
     machine = Machine(scenario, keep_requests=requests)
     hour = 0
     while hour * HOUR_SECONDS < scenario.seconds:
-        until = min((hour + chunk_hours) * HOUR_SECONDS, scenario.seconds)
+        until = min(float((hour + chunk_hours) * HOUR_SECONDS), float(scenario.seconds))
         yield machine.run(hour, until)
         hour += chunk_hours
 

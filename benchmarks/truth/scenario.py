@@ -74,8 +74,10 @@ class Scenario:
             value = getattr(self, name)
             if value <= 0 or 3600 % value:
                 raise ValueError(f"{name}={value}: must divide an hour")
-        if not self.servers or self.seconds <= 0:
-            raise ValueError("a scenario needs a server and seconds > 0")
+            if self.seconds <= 0 or self.seconds % value:
+                raise ValueError(f"seconds={self.seconds}: must be a multiple of {name}={value}, and > 0")
+        if not self.servers:
+            raise ValueError("servers: a scenario needs one")
         if any(not 0 <= change.server < len(self.servers) for change in self.changes):
             raise ValueError(f"changes: server must be one of 0 to {len(self.servers) - 1}")
 
