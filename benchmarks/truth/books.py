@@ -1,6 +1,7 @@
 """A simulated run as joulemeter would meet it: readings of energy counters, and pages of servers."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -114,29 +115,29 @@ def to_books(
         skew_seconds: observations come up to so much earlier or later than they say.
     """
     boards = [gpu.uuid for gpu in gpus(scenario)]
-    yield from (EnergyReading(uuid, 0.0, BEGIN_SECONDS + _READ_LATE_SECONDS) for uuid in boards)
+    yield from (EnergyReading(uuid, 0.0, BEGIN_SECONDS) for uuid in boards)
+    ticks: deque[tuple[float, float]] = deque()
     for chunk in chunks:
         first = chunk.start_seconds
-        ticks = [
+        ticks.extend(
             (first + TICK_SECONDS * (tick + 1) + _READ_LATE_SECONDS, joules / scenario.gpus)
             for tick, joules in enumerate(chunk.counter_joules.tolist())
-        ]
+        )
         skews = np.random.default_rng([scenario.seed, 5, int(first)]).uniform(
             -skew_seconds, skew_seconds, len(chunk.seen_at_seconds)
         )
-        done = 0
         for at, skew, rows in zip(chunk.seen_at_seconds.tolist(), skews.tolist(), chunk.seen, strict=True):
-            while done < len(ticks) and ticks[done][0] <= at:
-                yield from (EnergyReading(u, ticks[done][1], BEGIN_SECONDS + ticks[done][0]) for u in boards)
-                done += 1
+            while ticks and ticks[0][0] <= at:
+                tick_at, joules = ticks.popleft()
+                yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
             for index, row in enumerate(rows.tolist()):
                 yield Observation(
                     server_name(index),
                     BEGIN_SECONDS + at + skew,
                     _page(style, scenario.servers[index].model, row),
                 )
-        for tick_at, joules in ticks[done:]:
-            yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
+    for tick_at, joules in ticks:
+        yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
 
 
 @dataclass(frozen=True, slots=True)

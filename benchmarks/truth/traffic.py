@@ -168,7 +168,7 @@ class Source:
             prefix = random.choice(kind.prefixes, size=len(at), p=popularity / popularity.sum())
             blocks = kind.prefix_tokens // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS
             used = self._used_at.setdefault(number, np.full(kind.prefixes, -math.inf))
-            cached = np.where(_ages(prefix, at, used) <= self.traffic.cache_seconds, blocks, 0)
+            cached = np.where(_ages(prefix, at, used) < self.traffic.cache_seconds, blocks, 0)
             own = own + kind.prefix_tokens
         return at, np.stack([own, output, cached], axis=1).astype(np.int64)
 
