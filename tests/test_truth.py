@@ -11,7 +11,7 @@ import pytest
 from nodes import imbalance
 
 from benchmarks.truth import kernel
-from benchmarks.truth.books import AT_FINISH, LLAMACPP, VLLM, Style, gpus, keep_books, to_books
+from benchmarks.truth.books import AT_FINISH, LLAMACPP, SGLANG, VLLM, Style, gpus, keep_books, to_books
 from benchmarks.truth.run import Chunk, run, simulate
 from benchmarks.truth.scenario import Change, Scenario, Server, served
 from benchmarks.truth.scenarios import (
@@ -124,6 +124,7 @@ def test_the_compiled_engine_is_the_engine(name):
             "finished_cached": sum(r.cached_tokens for r in result.finished),
             "finished_generated": sum(r.output_tokens for r in result.finished),
             "admitted_cached": sum(r.cached_tokens for r in result.started),
+            "prefill_tokens": result.prefill_tokens,
         }
         for key, value in made.items():
             seen[later, index, column(key)] += value
@@ -331,6 +332,13 @@ def test_a_lower_power_limit_holds_from_its_time_on():
     assert ticks[36003:].max() == pytest.approx(420.0)
 
 
+def test_a_smaller_batch_limit_makes_requests_wait():
+    scenario = served(LLAMA_8B, Traffic(Load(8.0), (CHAT,)), 3600.0, seed=3)
+    running = run(replace(scenario, changes=(Change(1800.0, max_sequences=5),))).showed("running")
+    assert running[:1800].max() > 20
+    assert running[1900:].max() == 5
+
+
 # ------------------------------------------------------------------------- traffic
 
 
@@ -425,7 +433,7 @@ def test_an_hour_takes_a_fraction_of_a_second():
     assert chunk.true("steps").sum() > 200_000
 
 
-@pytest.mark.parametrize("style", [VLLM, LLAMACPP, AT_FINISH], ids=lambda style: style.dialect)
+@pytest.mark.parametrize("style", [VLLM, SGLANG, LLAMACPP, AT_FINISH], ids=lambda style: style.dialect)
 def test_the_unmodified_books_can_be_driven_for_an_hour(style, capsys):
     scenario = two_models(3600.0, seed=3)
     scenario = replace(
@@ -469,6 +477,19 @@ def test_what_the_books_are_given_is_in_order_and_complete():
     assert Role.STEPS not in roles
     assert Role.GENERATION in roles
     assert len(gpus(scenario)) == 2
+
+
+def test_a_restarted_server_counts_from_zero():
+    scenario = chat_day(600.0, seed=1, peak=200.0)
+    events = to_books(scenario, simulate(scenario), restarts=((300.0, 0),))
+    pages = [event.page for event in events if isinstance(event, Observation)]
+    generated = [next(r.value for r in page.readings if r.role is Role.GENERATION) for page in pages]
+    assert generated[299] > 0
+    assert generated[300] == 0
+    assert generated[599] > 0
+    assert [page.start_time_seconds for page in pages] == [1.0] * 300 + [2.0] * 300
+    expected = run(scenario).showed("generated")[-1, 0]
+    assert generated[299] + generated[599] == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.truth.kernel import SEEN
+from benchmarks.truth.kernel import SEEN, Floats
 from benchmarks.truth.run import Chunk, simulate
 from benchmarks.truth.scenario import Scenario
 from benchmarks.truth.sensor import TICK_SECONDS
@@ -26,6 +26,7 @@ from joulemeter.model import (
 
 BEGIN_SECONDS = 1000.0
 """When a run begins on the books' clock."""
+_IS_GAUGE = np.array([column in ("running", "waiting", "context") for column in SEEN])
 _READ_LATE_SECONDS = 0.05  # a poll every 50 to 100 ms sees a tick half a gap late; the books know that
 
 
@@ -73,6 +74,17 @@ LLAMACPP = Style(
         *_GAUGES,
     ),
 )
+SGLANG = Style(
+    "sglang",
+    (
+        (Role.PROMPT, "prefill_tokens", Moves.STEP),
+        (Role.CACHED_PROMPT, "admitted_cached", Moves.STEP),
+        (Role.GENERATION, "finished_generated", Moves.FINISH),
+        (Role.LIVE_GENERATION, "generated", Moves.STEP),
+        _REQUESTS,
+        *_GAUGES,
+    ),
+)
 AT_FINISH = Style(
     "generic",
     (
@@ -105,6 +117,7 @@ def to_books(
     style: Style = VLLM,
     *,
     skew_seconds: float = 0.0,
+    restarts: Sequence[tuple[float, int]] = (),
 ) -> Iterator[EnergyReading | Observation]:
     """Yield what the books of the scenario's node would be given, in the order of time.
 
@@ -113,10 +126,14 @@ def to_books(
         chunks: what `simulate` yields for it.
         style: what the servers show.
         skew_seconds: observations come up to so much earlier or later than they say.
+        restarts: (seconds, server): its counters begin at 0 again, under another start time. What runs goes on.
     """
     boards = [gpu.uuid for gpu in gpus(scenario)]
     yield from (EnergyReading(uuid, 0.0, BEGIN_SECONDS) for uuid in boards)
     ticks: deque[tuple[float, float]] = deque()
+    counters = [
+        _Restarting(sorted(at for at, which in restarts if which == i)) for i in range(len(scenario.servers))
+    ]
     for chunk in chunks:
         first = chunk.start_seconds
         ticks.extend(
@@ -130,11 +147,12 @@ def to_books(
             while ticks and ticks[0][0] <= at:
                 tick_at, joules = ticks.popleft()
                 yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
-            for index, row in enumerate(rows.tolist()):
+            for index, row in enumerate(rows):
+                counted, life = counters[index].since_start(at, row)
                 yield Observation(
                     server_name(index),
                     BEGIN_SECONDS + at + skew,
-                    _page(style, scenario.servers[index].model, row),
+                    _page(style, scenario.servers[index].model, counted.tolist(), life),
                 )
     for tick_at, joules in ticks:
         yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
@@ -209,9 +227,26 @@ def _compare(scenario: Scenario, books: Bookkeeper, chunks: list[Chunk], windows
     return Comparison(booked, true)
 
 
-def _page(style: Style, model: str, row: list[float]) -> PageReading:
+@dataclass(slots=True)
+class _Restarting:
+    """A server's counters since it last started."""
+
+    due_seconds: list[float]
+    lives: int = 1
+    before: Floats | None = None
+
+    def since_start(self, at_seconds: float, row: Floats) -> tuple[Floats, int]:
+        """Return what it shows at an instant, and which of its lives it is in."""
+        while self.due_seconds and self.due_seconds[0] <= at_seconds:
+            self.due_seconds.pop(0)
+            self.lives += 1
+            self.before = np.where(_IS_GAUGE, 0.0, row)
+        return row if self.before is None else row - self.before, self.lives
+
+
+def _page(style: Style, model: str, row: list[float], life: int) -> PageReading:
     readings = tuple(
         RoleReading(role, model, f"{role}/{model}", row[SEEN.index(column)], moves)
         for role, column, moves in style.shows
     )
-    return PageReading(style.dialect, readings, 1.0)
+    return PageReading(style.dialect, readings, float(life))

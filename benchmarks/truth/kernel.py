@@ -28,6 +28,7 @@ SEEN: Final = (
     "live_generated",
     "admitted_cached",
     "inter_token_seconds",
+    "prefill_tokens",
 )
 """What can be seen of an engine at an instant; the meaning of each is in `run.Chunk`."""
 (
@@ -45,6 +46,7 @@ SEEN: Final = (
     _LIVE_GENERATED,
     _ADMITTED_CACHED,
     _INTER_TOKEN_SECONDS,
+    _PREFILLED,
 ) = range(len(SEEN))
 
 TRUTH: Final = (
@@ -126,7 +128,7 @@ class Plan(NamedTuple):
     parts: Floats
     change_at: Floats
     limits: Wholes
-    """Per server: sequences, tokens in a step, drafted tokens, seed of speculation."""
+    """Sequences, tokens in a step, drafted tokens, seed of speculation."""
     acceptance: Floats
     arrived_at: Floats
     """All servers' arrivals, one server's after the other's."""
@@ -226,8 +228,8 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than it
 
         # ------------------------------------------------------------ what this step does
         decoding, read_tokens = counts[e, _N], counts[e, _CONTEXT_NOW]
-        drafts = limits[e, 2]
-        left = limits[e, 1] - decoding * (1 + drafts)
+        drafts = limits[group, e, 2]
+        left = limits[group, e, 1] - decoding * (1 + drafts)
         room = left - counts[e, _PART]
         running = decoding
         total = decoding  # with the prompts that this step completes, behind the decoding ones
@@ -251,7 +253,10 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than it
             total += 1
         admitted_cached = 0
         while (
-            room > 0 and running < limits[e, 0] and position[e] < ends[e] and arrived_at[position[e]] <= now
+            room > 0
+            and running < limits[group, e, 0]
+            and position[e] < ends[e]
+            and arrived_at[position[e]] <= now
         ):
             index = position[e]
             position[e] += 1
@@ -285,7 +290,7 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than it
             accepted = 1
             if drafts > 0:
                 accepted += _accepted_tokens(
-                    counts[e, _DECODE_STEPS], limits[e, 3], drafts, plan.acceptance[e]
+                    counts[e, _DECODE_STEPS], limits[group, e, 3], drafts, plan.acceptance[e]
                 )
 
         # ------------------------------------------------------------ what it costs
@@ -407,6 +412,7 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than it
         counters[e, _GENERATED] += generated
         counters[e, _LIVE_GENERATED] += players
         counters[e, _ADMITTED_CACHED] += admitted_cached
+        counters[e, _PREFILLED] += prefill_tokens
         counters[e, _RUNNING] = total + (1 if counts[e, _PART] > 0 else 0)
         counters[e, _CONTEXT] = counts[e, _CONTEXT_NOW]
         if counts[e, _PART] > 0:

@@ -11,6 +11,7 @@ from benchmarks.truth.kernel import Floats, Wholes
 from benchmarks.truth.scenario import Change, Scenario
 from benchmarks.truth.sensor import TICK_SECONDS, Counter
 from benchmarks.truth.traffic import HOUR_SECONDS, Source
+from joulemeter.simulation.engine import Limits
 from joulemeter.simulation.physics import Coefficients
 
 
@@ -33,7 +34,8 @@ class Chunk:
             steps: those that made a token; generated: moves each step; prompt_*: at the first token;
             requests, finished_*: at the end; running, waiting, context (tokens of running requests): now;
             live_generated: one per running request and step; admitted_cached: hits, at admission;
-            inter_token_seconds: summed over decode steps and their sequences.
+            inter_token_seconds: summed over decode steps and their sequences; prefill_tokens: computed, moves
+            each step.
         requests_whole, requests: requests that finished, columns of `kernel.REQUEST_WHOLE` and `kernel.REQUEST`,
             in order of finishing; joules: in each step the floor shared equally, the rest by what each
             adds. Empty unless asked for.
@@ -102,23 +104,26 @@ class Machine:
             for index, server in enumerate(scenario.servers)
         ]
         engines = len(scenario.servers)
-        slots = max(server.limits.max_sequences for server in scenario.servers) + 1
         self._change_at, groups = _groups(scenario)
-        flats = [[one.flat() for one in group] for group in groups]
+        slots = max(limits.max_sequences for group in groups for _, limits in group) + 1
+        flats = [[one.flat() for one, _ in group] for group in groups]
         width = max(len(flat) for group in flats for flat in group)
         self._coefficients = np.array(
             [[(*flat, *([0.0] * (width - len(flat)))) for flat in group] for group in flats]
         )
-        self._parts = np.array([[parts(one) for one in group] for group in groups])
+        self._parts = np.array([[parts(one) for one, _ in group] for group in groups])
         self._limits = np.array(
             [
-                (
-                    s.limits.max_sequences,
-                    s.limits.max_step_tokens,
-                    s.speculation.draft_tokens,
-                    s.speculation.seed,
-                )
-                for s in scenario.servers
+                [
+                    (
+                        limits.max_sequences,
+                        limits.max_step_tokens,
+                        server.speculation.draft_tokens,
+                        server.speculation.seed,
+                    )
+                    for server, (_, limits) in zip(scenario.servers, group, strict=True)
+                ]
+                for group in groups
             ],
             np.int64,
         )
@@ -232,19 +237,22 @@ class Machine:
         )
 
 
-def _groups(scenario: Scenario) -> tuple[Floats, list[list[Coefficients]]]:
-    """Return the times of the changes and, from each time on, every server's coefficients."""
+def _groups(scenario: Scenario) -> tuple[Floats, list[list[tuple[Coefficients, Limits]]]]:
+    """Return the times of the changes and, from each time on, every server's coefficients and limits."""
     times = sorted({0.0, *(change.at_seconds for change in scenario.changes)})
     ordered = sorted(scenario.changes, key=lambda change: change.at_seconds)
     groups = []
     for time in times:
         past = [change for change in ordered if change.at_seconds <= time]
+        watts = next((c.limit_watts for c in reversed(past) if c.limit_watts is not None), None)
         group = []
         for index, server in enumerate(scenario.servers):
             own = next((c for c in reversed(past) if c.server == index), Change(0.0))
-            limits = [c.limit_watts for c in past if c.limit_watts is not None]
             worse = server.physics.regressed(decode_power=own.decode_power, step_time=own.step_time)
-            group.append(replace(worse, limit_watts=limits[-1]) if limits else worse)
+            limits = server.limits
+            if own.max_sequences is not None:
+                limits = replace(limits, max_sequences=own.max_sequences)
+            group.append((worse if watts is None else replace(worse, limit_watts=watts), limits))
         groups.append(group)
     return np.array(times), groups
 

@@ -39,7 +39,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From then on one server's engine is worse (see `Coefficients.regressed`), or the power limit another.
+    """From then on one server's engine is worse (see `Coefficients.regressed`), or a limit another.
 
     It replaces what an earlier change of the same server did.
     """
@@ -50,6 +50,7 @@ class Change:
     step_time: float = 0.0
     limit_watts: float | None = None
     """Of all the GPUs together; holds for all servers."""
+    max_sequences: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
