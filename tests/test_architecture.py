@@ -104,6 +104,12 @@ def strings(tree: ast.AST) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------- pure core, thin shell
 
 
+@pytest.mark.parametrize("path", FILES, ids=place)
+def test_what_is_installed_needs_nothing_of_development(path: Path):
+    roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
+    assert roots.isdisjoint({"benchmarks", "dashboards", "numba", "numpy", "pytest", "tests"})
+
+
 @pytest.mark.parametrize("path", PURE_FILES, ids=place)
 def test_pure_modules_touch_no_outside_world(path: Path):
     tree = ast.parse(path.read_text())

@@ -11,7 +11,17 @@ import pytest
 from nodes import imbalance
 
 from benchmarks.truth import kernel
-from benchmarks.truth.books import AT_FINISH, LLAMACPP, SGLANG, VLLM, Style, gpus, keep_books, to_books
+from benchmarks.truth.books import (
+    AT_FINISH,
+    LLAMACPP,
+    PHASES,
+    SGLANG,
+    VLLM,
+    Style,
+    gpus,
+    keep_books,
+    to_books,
+)
 from benchmarks.truth.run import Chunk, run, simulate
 from benchmarks.truth.scenario import Change, Scenario, Server, served
 from benchmarks.truth.scenarios import (
@@ -433,6 +443,14 @@ def test_an_hour_takes_a_fraction_of_a_second():
     assert chunk.true("steps").sum() > 200_000
 
 
+def new_books() -> Bookkeeper:
+    return Bookkeeper(
+        Terms(zero_hold_seconds=0),
+        price=lambda joules: Amount(joules, joules * 1e-4),
+        coefficients=lambda gpu: prior(gpu.max_power_watts),
+    )
+
+
 @pytest.mark.parametrize("style", [VLLM, SGLANG, LLAMACPP, AT_FINISH], ids=lambda style: style.dialect)
 def test_the_unmodified_books_can_be_driven_for_an_hour(style, capsys):
     scenario = two_models(3600.0, seed=3)
@@ -443,23 +461,34 @@ def test_the_unmodified_books_can_be_driven_for_an_hour(style, capsys):
             for server, rate in zip(scenario.servers, (1.0, 0.2), strict=True)
         ),
     )
-    books = Bookkeeper(
-        Terms(zero_hold_seconds=0),
-        price=lambda joules: Amount(joules, joules * 1e-4),
-        coefficients=lambda gpu: prior(gpu.max_power_watts),
-    )
+    books = new_books()
     comparison = keep_books(scenario, books, style, skew_seconds=0.05)
     assert imbalance(books) < 1e-9
     measured = sum(account.measured.energy_joules for account in books.gpus.values())
     assert measured == pytest.approx(run(scenario).tick_joules.sum(), rel=1e-5)
-    booked = sum(comparison.booked_joules.values())
-    assert booked == pytest.approx(sum(comparison.true_joules.values()), rel=0.005)
+    assert comparison.at_seconds[-1] > 3500
+    for since_seconds in (0.0, 1800.0):
+        assert abs(comparison.bias(*PHASES, since_seconds=since_seconds)) < 0.001
+    assert comparison.weighted_error(*PHASES) < 0.02
+    assert comparison.weighted_error(Phase.DECODE) > abs(comparison.bias(Phase.DECODE)) - 1e-9
     with capsys.disabled():
         biases = "  ".join(
-            f"{phase} {comparison.bias(phase):+.1%}" for phase in (Phase.IDLE, Phase.PREFILL, Phase.DECODE)
+            f"{phase} {comparison.bias(phase):+.1%} ({comparison.weighted_error(phase):.1%})"
+            for phase in PHASES
         )
-        models = "  ".join(f"{comparison.model_bias(i):+.1%}" for i in range(2))
+        work = (Phase.PREFILL, Phase.DECODE)
+        models = "  ".join(f"{comparison.bias(*work, server=i):+.1%}" for i in range(2))
         sys.stdout.write(f"\n  bias with the prior split, {style.dialect}: {biases}  models {models}")
+
+
+def test_long_runs_read_less_often_and_see_the_same():
+    def biases(read_seconds: float) -> list[float]:
+        books = new_books()
+        scenario = chat_day(3600.0, seed=3, peak=60.0)
+        comparison = keep_books(scenario, books, read_seconds=read_seconds)
+        return [comparison.bias(phase) for phase in PHASES]
+
+    assert biases(2.0) == pytest.approx(biases(0.1), abs=0.03)
 
 
 def test_what_the_books_are_given_is_in_order_and_complete():

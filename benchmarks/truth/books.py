@@ -27,7 +27,6 @@ from joulemeter.model import (
 BEGIN_SECONDS = 1000.0
 """When a run begins on the books' clock."""
 _IS_GAUGE = np.array([column in ("running", "waiting", "context") for column in SEEN])
-_READ_LATE_SECONDS = 0.05  # a poll every 50 to 100 ms sees a tick half a gap late; the books know that
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +115,7 @@ def to_books(
     chunks: Iterable[Chunk],
     style: Style = VLLM,
     *,
+    read_seconds: float = TICK_SECONDS,
     skew_seconds: float = 0.0,
     restarts: Sequence[tuple[float, int]] = (),
 ) -> Iterator[EnergyReading | Observation]:
@@ -125,11 +125,14 @@ def to_books(
         scenario: what was run.
         chunks: what `simulate` yields for it.
         style: what the servers show.
+        read_seconds: how often the counters are read, whole ticks; a reading comes half of that late, as the
+            books take it. Long runs are faster with a second or two.
         skew_seconds: observations come up to so much earlier or later than they say.
         restarts: (seconds, server): its counters begin at 0 again, under another start time. What runs goes on.
     """
     boards = [gpu.uuid for gpu in gpus(scenario)]
     yield from (EnergyReading(uuid, 0.0, BEGIN_SECONDS) for uuid in boards)
+    stride, late_seconds = round(read_seconds / TICK_SECONDS), read_seconds / 2
     ticks: deque[tuple[float, float]] = deque()
     counters = [
         _Restarting(sorted(at for at, which in restarts if which == i)) for i in range(len(scenario.servers))
@@ -137,8 +140,8 @@ def to_books(
     for chunk in chunks:
         first = chunk.start_seconds
         ticks.extend(
-            (first + TICK_SECONDS * (tick + 1) + _READ_LATE_SECONDS, joules / scenario.gpus)
-            for tick, joules in enumerate(chunk.counter_joules.tolist())
+            (first + read_seconds * (number + 1) + late_seconds, joules / scenario.gpus)
+            for number, joules in enumerate(chunk.counter_joules[stride - 1 :: stride].tolist())
         )
         skews = np.random.default_rng([scenario.seed, 5, int(first)]).uniform(
             -skew_seconds, skew_seconds, len(chunk.seen_at_seconds)
@@ -158,73 +161,100 @@ def to_books(
         yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
 
 
+PHASES = (Phase.PREFILL, Phase.DECODE, Phase.IDLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was booked, and what was so, in the same windows: joules by server and phase."""
-
-    booked_joules: dict[tuple[str, Phase], float]
-    true_joules: dict[tuple[str, Phase], float]
-
-    def bias(self, phase: Phase) -> float:
-        """Return booked over true less one, all servers together; NaN where nothing was."""
-        booked, true = (
-            math.fsum(joules for (_, which), joules in part.items() if which is phase)
-            for part in (self.booked_joules, self.true_joules)
-        )
-        return booked / true - 1.0 if true else math.nan
-
-    def model_bias(self, index: int) -> float:
-        """Return the same for what a server did itself, idle left out."""
-        booked, true = (
-            math.fsum(part[server_name(index), phase] for phase in (Phase.PREFILL, Phase.DECODE))
-            for part in (self.booked_joules, self.true_joules)
-        )
-        return booked / true - 1.0 if true else math.nan
-
-
-def keep_books(
-    scenario: Scenario, books: Bookkeeper, style: Style = VLLM, *, skew_seconds: float = 0.0
-) -> Comparison:
-    """Drive the books through a whole run, and compare what they have settled with the truth of that time.
+    """What was booked, and what was so, up to the same instants: (instants, servers, `PHASES`), running totals.
 
     True idle energy is shared by the servers in equal parts, as the books do it.
     """
+
+    at_seconds: Floats
+    booked_joules: Floats
+    true_joules: Floats
+
+    def bias(self, *phases: Phase, server: int | None = None, since_seconds: float = 0.0) -> float:
+        """Return booked over true less one, of these phases together; NaN where there was nothing."""
+        booked, true = (part.sum() for part in self._parts(phases, server, since_seconds))
+        return float(booked / true - 1.0) if true else math.nan
+
+    def weighted_error(self, *phases: Phase, server: int | None = None, since_seconds: float = 0.0) -> float:
+        """Return the sum of what is wrong from instant to instant over the sum of what is true."""
+        booked, true = self._parts(phases, server, since_seconds)
+        return float(np.abs(booked - true).sum() / true.sum()) if true.sum() else math.nan
+
+    def _parts(
+        self, phases: tuple[Phase, ...], server: int | None, since_seconds: float
+    ) -> tuple[Floats, Floats]:
+        """Return booked and true joules between the instants."""
+        columns = [PHASES.index(phase) for phase in phases]
+        servers = slice(None) if server is None else slice(server, server + 1)
+        begin = int(np.searchsorted(self.at_seconds, since_seconds))
+        booked, true = (
+            np.diff(part[begin:, servers][:, :, columns].sum(axis=(1, 2)))
+            for part in (self.booked_joules, self.true_joules)
+        )
+        return booked, true
+
+
+def keep_books(
+    scenario: Scenario,
+    books: Bookkeeper,
+    style: Style = VLLM,
+    *,
+    compare_seconds: float = 60.0,
+    read_seconds: float = TICK_SECONDS,
+    skew_seconds: float = 0.0,
+) -> Comparison:
+    """Drive fresh books through a whole run, and compare what they settle with the truth of the same time."""
     boards = {gpu.uuid: gpu for gpu in gpus(scenario)}
     for index, server in enumerate(scenario.servers):
         books.expect_server(server_name(index), server.model, BEGIN_SECONDS, counts_tokens=True)
         books.own(server_name(index), frozenset(boards), BEGIN_SECONDS)
-    kept: list[Chunk] = []
+    truth: list[Floats] = []
 
     def noted() -> Iterator[Chunk]:
         for chunk in simulate(scenario):
-            kept.append(chunk)
+            truth.append(_true_joules(chunk))
             yield chunk
 
-    for event in to_books(scenario, noted(), style, skew_seconds=skew_seconds):
+    at_seconds, booked = [0.0], [_booked_joules(scenario, books)]
+    events = to_books(scenario, noted(), style, read_seconds=read_seconds, skew_seconds=skew_seconds)
+    for event in events:
         if isinstance(event, EnergyReading):
             books.meter(boards[event.uuid], [event])
             continue
         books.observe(event, has_phases=style.has_phases)
         if event.server == server_name(len(scenario.servers) - 1):
             books.settle(event.at_seconds)
-    books.settle(BEGIN_SECONDS + scenario.seconds)
-    settled_until = min(account.settled_until_seconds for account in books.gpus.values()) - BEGIN_SECONDS
-    return _compare(scenario, books, kept, round(settled_until / scenario.window_seconds))
+            settled = min(a.settled_until_seconds for a in books.gpus.values()) - BEGIN_SECONDS
+            if settled >= at_seconds[-1] + compare_seconds:
+                at_seconds.append(settled)
+                booked.append(_booked_joules(scenario, books))
+    totals = np.concatenate([np.zeros((1, *truth[0].shape[1:])), np.cumsum(np.concatenate(truth), axis=0)])
+    edges = scenario.window_seconds * np.arange(len(totals))
+    at = np.array(at_seconds)
+    true = np.stack(
+        [
+            np.stack([np.interp(at, edges, totals[:, server, phase]) for phase in range(len(PHASES))], axis=1)
+            for server in range(totals.shape[1])
+        ],
+        axis=1,
+    )
+    return Comparison(at, np.stack(booked), true)
 
 
-def _compare(scenario: Scenario, books: Bookkeeper, chunks: list[Chunk], windows: int) -> Comparison:
-    booked, true = {}, {}
-    idle_joules = float(np.concatenate([chunk.idle_joules for chunk in chunks])[:windows].sum())
-    for index, server in enumerate(scenario.servers):
-        name = server_name(index)
-        for phase, column in ((Phase.PREFILL, "prefill_joules"), (Phase.DECODE, "decode_joules")):
-            joules = np.concatenate([chunk.true(column)[:, index] for chunk in chunks])
-            true[name, phase] = float(joules[:windows].sum())
-        true[name, Phase.IDLE] = idle_joules / len(scenario.servers)
-        for phase in (Phase.PREFILL, Phase.DECODE, Phase.IDLE):
-            amount = books.ledger.model.get((User(name, server.model), phase))
-            booked[name, phase] = amount.energy_joules if amount else 0.0
-    return Comparison(booked, true)
+def _true_joules(chunk: Chunk) -> Floats:
+    idle = np.repeat(chunk.idle_joules[:, None] / chunk.truth.shape[1], chunk.truth.shape[1], axis=1)
+    return np.stack([chunk.true("prefill_joules"), chunk.true("decode_joules"), idle], axis=2)
+
+
+def _booked_joules(scenario: Scenario, books: Bookkeeper) -> Floats:
+    users = [User(server_name(index), server.model) for index, server in enumerate(scenario.servers)]
+    amounts = [[books.ledger.model.get((user, phase)) for phase in PHASES] for user in users]
+    return np.array([[amount.energy_joules if amount else 0.0 for amount in row] for row in amounts])
 
 
 @dataclass(slots=True)
