@@ -4,7 +4,7 @@ import itertools
 import math
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -284,6 +284,16 @@ def test_full_batches_cost_what_was_measured(model):
     assert not off or sum(off) / len(off) < 0.02
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pair_says_what_is_assumed(model):
+    pair = MODELS[model]
+    assert pair.assumed <= {one.name for one in fields(pair.coefficients)}
+    assert pair.assumed or pair.step_error_ratio > 0
+    rows = pair.coefficients.table
+    assert all(a.sequences < b.sequences for a, b in itertools.pairwise(rows))
+    assert pair.idle_watts < pair.coefficients.busy_watts < pair.coefficients.limit_watts
+
+
 def test_power_of_the_mixture_of_experts_rises_and_falls_again():
     def watts(sequences: int) -> float:
         cost = step_cost(MODELS[GPT_OSS].coefficients, decoding_sequences=sequences, prefill_tokens=0)
@@ -353,7 +363,8 @@ def test_a_smaller_batch_limit_makes_requests_wait():
 
 
 def test_same_seed_same_numbers_in_chunks_of_any_length():
-    scenario = mixed(3 * 3600.0, seed=5, peak=20.0)
+    sensor = Sensor(seen_parts=1, noise_ratio=0.01, drift_ratio=0.015)
+    scenario = replace(mixed(3 * 3600.0, seed=5, peak=20.0), sensor=sensor)
     one, again, other = run(scenario), run(scenario), run(replace(scenario, seed=6))
     (long,) = simulate(scenario, chunk_hours=3)
     for name in ("tick_joules", "truth", "seen", "counter_joules", "idle_joules"):

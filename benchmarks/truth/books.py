@@ -99,8 +99,10 @@ AT_FINISH = Style(
 
 def gpus(scenario: Scenario) -> tuple[Gpu, ...]:
     """Return the scenario's GPUs; they share its energy equally."""
+    limit_watts = scenario.servers[0].physics.limit_watts / scenario.gpus
+    max_power_watts = limit_watts if math.isfinite(limit_watts) else None
     return tuple(
-        Gpu(index, f"GPU-{index}", "NVIDIA H100 80GB HBM3", "580.95.05", EnergySource.COUNTER, 700.0)
+        Gpu(index, f"GPU-{index}", "simulated", "580.95.05", EnergySource.COUNTER, max_power_watts)
         for index in range(scenario.gpus)
     )
 

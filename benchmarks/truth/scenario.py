@@ -83,14 +83,7 @@ class Scenario:
             raise ValueError(f"changes: server must be one of 0 to {len(self.servers) - 1}")
 
 
-def served(model: str, traffic: Traffic, seconds: float, *, seed: int = 0, **others: object) -> Scenario:
+def served(model: str, traffic: Traffic, seconds: float, *, seed: int = 0) -> Scenario:
     """Return the usual scenario: one server of a known pair on its own GPUs."""
     pair = MODELS[model]
-    return Scenario(
-        (Server(model, traffic),),
-        seconds,
-        seed,
-        pair.gpus,
-        pair.idle_watts,
-        **others,  # type: ignore[arg-type]
-    )
+    return Scenario((Server(model, traffic),), seconds, seed, pair.gpus, pair.idle_watts)

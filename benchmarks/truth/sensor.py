@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.truth.compiled import compiled
 
 TICK_SECONDS = 0.1
+_HOUR_TICKS = 36_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,18 @@ class Counter:
     _noise: float = 0.0
 
     def count(self, bin_joules: NDArray[np.float64], first_tick: int) -> NDArray[np.float64]:
-        """Return the counter's value after each tick of a stretch of true energy."""
+        """Return the counter's value after each tick of a stretch of true energy that begins with an hour."""
         sensor = self.sensor
         bins = bin_joules.reshape(-1, sensor.bins_per_tick)
         ticks = bins.sum(axis=1)
         if sensor.bins_per_tick > 1:
             ticks = bins[:, -sensor.seen_parts :].sum(axis=1) * (sensor.bins_per_tick / sensor.seen_parts)
         if sensor.noise_ratio:
-            random = np.random.default_rng([sensor.seed, 4, first_tick])
-            innovation = random.standard_normal(len(ticks)) * math.sqrt(1 - sensor.noise_memory**2)
+            hours = [  # one draw an hour, so that a run does not depend on its chunks
+                np.random.default_rng([sensor.seed, 4, tick]).standard_normal(_HOUR_TICKS)
+                for tick in range(first_tick, first_tick + len(ticks), _HOUR_TICKS)
+            ]
+            innovation = np.concatenate(hours)[: len(ticks)] * math.sqrt(1 - sensor.noise_memory**2)
             noise = _autoregressive(innovation, sensor.noise_memory, self._noise)
             self._noise = float(noise[-1])
             ticks = ticks * np.maximum(0.0, 1.0 + sensor.noise_ratio * noise)

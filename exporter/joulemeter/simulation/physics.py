@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-TABLE_AT: Final = 12
-"""Where a flat table begins: rows of sequences, seconds, watts; `flat[TABLE_AT - 1]` is how many."""
+_ROWS_AT: Final = 11
+_TABLE_AT: Final = 12
+"""Where in a flat sequence the number of a table's rows is, and where they begin: sequences, seconds, watts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,12 @@ class Coefficients:
         return (*numbers, *(number for row in rows for number in row))
 
     def regressed(self, *, decode_power: float = 0.0, step_time: float = 0.0) -> "Coefficients":
-        """Return an engine that got worse: decoding that costs `decode_power` more energy in the same time,
-        and decode steps that take `step_time` longer at the same power (0.15 is 15 %)."""
+        """Return an engine that got worse (0.15 is 15 %).
+
+        Args:
+            decode_power: decoding costs so much more energy in the same time.
+            step_time: decode steps take so much longer at the same power.
+        """
         longer = 1.0 + step_time
         return replace(
             self,
@@ -106,30 +111,32 @@ def seconds_and_joules(
     flat: Sequence[float], sequences: int, context_tokens: int, prefill_tokens: int
 ) -> tuple[float, float]:
     """Return a step's time and energy; `flat` is `Coefficients.flat()`."""
-    rows = int(flat[11])
+    step_seconds, sequence_seconds, context_token_seconds = flat[0], flat[1], flat[2]
+    prefill_token_seconds, free_prefill_tokens, busy_watts = flat[3], flat[4], flat[5]
+    decode_token_joules, context_token_joules, prefill_token_joules = flat[6], flat[7], flat[8]
+    limit_watts, decode_joules_factor, rows = flat[9], flat[10], int(flat[_ROWS_AT])
     if rows == 0:
-        base_seconds = flat[0] + flat[1] * sequences
-        base_joules = flat[5] * base_seconds + flat[6] * sequences
+        base_seconds = step_seconds + sequence_seconds * sequences
+        base_joules = busy_watts * base_seconds + decode_token_joules * sequences
     else:
-        high = 1
-        while high < rows - 1 and flat[12 + 3 * high] < sequences:
-            high += 1
-        low_at, high_at = 12 + 3 * (high - 1), 12 + 3 * high
-        ratio = (sequences - flat[low_at]) / (flat[high_at] - flat[low_at])
-        ratio = max(ratio, 0.0)
-        base_seconds = flat[low_at + 1] + ratio * (flat[high_at + 1] - flat[low_at + 1])
-        base_joules = base_seconds * (flat[low_at + 2] + ratio * (flat[high_at + 2] - flat[low_at + 2]))
-    context_seconds = flat[2] * context_tokens
-    decode_joules = base_joules + flat[5] * context_seconds + flat[7] * context_tokens
+        row = 1
+        while row < rows - 1 and flat[_TABLE_AT + 3 * row] < sequences:
+            row += 1
+        low, high = _TABLE_AT + 3 * (row - 1), _TABLE_AT + 3 * row
+        ratio = max(0.0, (sequences - flat[low]) / (flat[high] - flat[low]))
+        base_seconds = flat[low + 1] + ratio * (flat[high + 1] - flat[low + 1])
+        base_joules = base_seconds * (flat[low + 2] + ratio * (flat[high + 2] - flat[low + 2]))
+    context_seconds = context_token_seconds * context_tokens
+    decode_joules = base_joules + busy_watts * context_seconds + context_token_joules * context_tokens
     if sequences > 0:
-        decode_joules *= flat[10]
-    prefill_seconds = flat[3] * max(0.0, prefill_tokens - flat[4])
+        decode_joules *= decode_joules_factor
+    prefill_seconds = prefill_token_seconds * max(0.0, prefill_tokens - free_prefill_tokens)
     seconds = base_seconds + context_seconds + prefill_seconds
-    joules = decode_joules + flat[5] * prefill_seconds + flat[8] * prefill_tokens
-    limit_joules = flat[9] * seconds
+    joules = decode_joules + busy_watts * prefill_seconds + prefill_token_joules * prefill_tokens
+    limit_joules = limit_watts * seconds
     if joules > limit_joules:
         seconds *= (joules / limit_joules) ** (1.0 / 3.0)
-        joules = flat[9] * seconds
+        joules = limit_watts * seconds
     return seconds, joules
 
 
