@@ -249,13 +249,13 @@ def _groups(scenario: Scenario) -> tuple[Floats, list[list[tuple[Coefficients, L
         past = [change for change in ordered if change.at_seconds <= time]
         watts = next((c.limit_watts for c in reversed(past) if c.limit_watts is not None), None)
         group = []
-        for index, server in enumerate(scenario.servers):
+        for index, before in enumerate(scenario.servers):
+            server = before
             own = next((c for c in reversed(past) if c.server == index), Change(0.0))
             worse = server.physics.regressed(decode_power=own.decode_power, step_time=own.step_time)
-            limits = server.limits
-            if own.max_sequences is not None:
-                limits = replace(limits, max_sequences=own.max_sequences)
-            group.append((worse if watts is None else replace(worse, limit_watts=watts), limits))
+            if own.max_sequences is not None:  # a server checks its limits
+                server = replace(server, limits=replace(server.limits, max_sequences=own.max_sequences))
+            group.append((worse if watts is None else replace(worse, limit_watts=watts), server.limits))
         groups.append(group)
     return np.array(times), groups
 
