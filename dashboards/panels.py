@@ -24,9 +24,12 @@ DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
 PALETTE: Final = "palette-classic-by-name"
 """A model has one colour in all panels; by its place in the answer it would change from panel to panel."""
-SHORTEST_STEP: Final = "30s"
-"""Between points. `$__rate_interval` is never shorter, so it spans several of the exporter's ten-second windows:
-energy of models advances once per window, and a rate over one or two of them would swing by half."""
+SHORTEST_STEP: Final = "1m"
+"""Between points. The energy of models advances once per window of the exporter, about every ten seconds, so a rate
+is only right over whole windows. A minute's step makes `$__rate_interval` a minute and a scrape interval (or four of
+these): its samples then lie a multiple of ten seconds apart at every usual scrape interval. Over the 20 s that follow
+from a scrape interval of 5 s alone, the models' power swung by half and was a quarter too low.
+"""
 ON_TIME_RANGE_CHANGE: Final = 2
 SHARED_CROSSHAIR: Final = 1
 
