@@ -42,7 +42,7 @@ MAY_TOUCH = {"grids/static.py": {"read_text"}}  # a table that is part of the pa
 
 LAYERS = (
     {"model", "errors", "catalog", "histogram"},  # shared
-    {"counters", "timeline", "crosscheck", "meters"},  # measure
+    {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
     {"dialects", "history", "discovery"},  # observe
     {"ownership", "priors", "attribution"},  # attribute
     {"accounting", "ledger", "grids", "accounts", "bookkeeper"},  # account

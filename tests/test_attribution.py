@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulemeter.attribution import GpuWindow, Phase, Use, User, split
+from joulemeter.busy import Tick
 from joulemeter.history import Work
 from joulemeter.priors import prior
 
@@ -56,6 +57,13 @@ def test_half_busy_is_half_idle():
     half = (H100.idle_watts * 5) + (H100.busy_watts * 5)
     parts = split(GpuWindow(half, 10), {A: Use(Work(generation_tokens=500, steps=500))}, H100)
     assert parts[A, Phase.IDLE] == pytest.approx(H100.idle_watts * 5)
+
+
+def test_idle_ticks_are_not_hidden_by_busy_ones():
+    ticks = (*[Tick(0.1, 650.0)] * 70, *[Tick(0.1, 119.0)] * 30)
+    energy = sum(tick.power_watts * tick.duration_seconds for tick in ticks)
+    parts = split(GpuWindow(energy, 10, ticks), {A: Use(Work(generation_tokens=500, steps=500))}, H100)
+    assert parts[A, Phase.IDLE] == pytest.approx(119 * 3, rel=0.01)
 
 
 def test_requests_that_run_while_no_counter_moves_are_in_prefill():

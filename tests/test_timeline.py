@@ -60,6 +60,18 @@ def test_the_counters_period_is_learned_and_a_slow_counter_does_not_stand_still(
     assert timeline.at(33.0).energy_joules == pytest.approx(300 * 33)
 
 
+def test_ticks_last_whole_periods_however_late_their_edges_were_seen():
+    timeline = Timeline(0.0, keep_seconds=60)
+    for tick in range(1, 101):
+        late_seconds = 0.04 * (tick % 2)
+        at = tick / 10 + late_seconds
+        timeline.append(at, joules(30 if tick % 10 else 12), read_at_seconds=at)
+    ticks = timeline.ticks(4.95, 6.05)
+    assert sum(tick.duration_seconds for tick in ticks) == pytest.approx(1.1, rel=0.02)
+    assert sorted({round(tick.power_watts, -1) for tick in ticks}) == [120, 300]
+    assert Timeline(0.0, keep_seconds=60).ticks(0, 10) == []
+
+
 def test_an_edge_back_dated_before_the_last_one_is_laid_upon_it():
     timeline = Timeline(0.0, keep_seconds=60)
     timeline.append(1.0, joules(10), read_at_seconds=1.0)

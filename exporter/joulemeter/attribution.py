@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from joulemeter.busy import Tick, idle_seconds
 from joulemeter.history import Work
 from joulemeter.priors import Coefficients
 
@@ -40,10 +41,11 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class GpuWindow:
-    """One GPU's measured energy (finite, >= 0 J) over a stretch of time (> 0 s)."""
+    """One GPU's measured energy (finite, >= 0 J) over a stretch of time (> 0 s), and its counter's ticks in it."""
 
     energy_joules: float
     duration_seconds: float
+    ticks: tuple[Tick, ...] = ()
 
 
 def split(
@@ -52,8 +54,8 @@ def split(
     """Split one GPU's energy over one window among the models loaded on it, by phase.
 
     Idle is the energy while no engine step runs; while one runs, the whole busy floor belongs to that step's
-    phases (docs/adr/0003-split.md). Busy time comes from the energy itself: with power at the idle or the busy level,
-    E = P_idle (T - B) + P_busy B, solved for B. What is not idle is shared in proportion to
+    phases (docs/adr/0003-split.md). Busy time comes from the counter's ticks (`busy`); where there are none, from
+    the window's energy, with power at the idle or the busy level: E = P_idle (T - B) + P_busy B, solved for B. What is not idle is shared in proportion to
     coefficient times work. Idle is shared in equal parts by the models that hold the GPU.
 
     Args:
@@ -94,9 +96,17 @@ def split(
 def _idle_joules(window: GpuWindow, steps: float, coefficients: Coefficients) -> float:
     """Energy of the time in which no step ran, from the window's own energy."""
     seconds = window.duration_seconds
+    shortest_seconds = min(steps * SHORTEST_STEP_SECONDS, seconds)
+    if window.ticks:
+        known_seconds = math.fsum(tick.duration_seconds for tick in window.ticks)
+        idle_ratio = (
+            idle_seconds(window.ticks, coefficients.idle_watts, coefficients.busy_watts) / known_seconds
+        )
+        idle = min(idle_ratio * seconds, seconds - shortest_seconds)
+        return min(window.energy_joules, coefficients.idle_watts * idle)
     above_idle_joules = window.energy_joules - coefficients.idle_watts * seconds
     busy_seconds = above_idle_joules / (coefficients.busy_watts - coefficients.idle_watts)
-    busy_seconds = min(max(busy_seconds, steps * SHORTEST_STEP_SECONDS), seconds)
+    busy_seconds = min(max(busy_seconds, shortest_seconds), seconds)
     return min(window.energy_joules, coefficients.idle_watts * (seconds - busy_seconds))
 
 

@@ -7,6 +7,7 @@ falls between two windows and nothing is in two (laws 1 and 2).
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from joulemeter.accounts import WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
@@ -191,13 +192,18 @@ class Bookkeeper:
             self._attribute(self.gpus[uuid], of_gpu, edge_seconds)
 
     def _attribute(self, account: GpuAccount, uses: Mapping[User, Use], edge_seconds: float) -> None:
-        duration_seconds = edge_seconds - account.settled_until_seconds
+        begun_seconds = account.settled_until_seconds
+        ticks = account.timeline.ticks(begun_seconds, edge_seconds)
         amount = account.take(edge_seconds)
         if amount.energy_joules == 0 or not uses:
             self.ledger.add_unattributed(account.gpu.uuid, "no_server", amount)
             return
-        window = GpuWindow(amount.energy_joules, duration_seconds)
-        for (user, phase), joules in split(window, uses, self._coefficients(account.gpu)).items():
+        window = GpuWindow(amount.energy_joules, edge_seconds - begun_seconds, tuple(ticks))
+        prior = self._coefficients(account.gpu)
+        idle_watts = account.idle_draw.advance(ticks, prior.idle_watts, prior.busy_watts)
+        busy_watts = account.busy_floor.advance(ticks, idle_watts, prior.busy_watts)
+        learned = replace(prior, idle_watts=idle_watts, busy_watts=busy_watts)
+        for (user, phase), joules in split(window, uses, learned).items():
             part = amount.scaled(joules / amount.energy_joules)
             if phase is Phase.IDLE and self._terms.idle == "unattributed":
                 self.ledger.add_unattributed(account.gpu.uuid, "idle", part)

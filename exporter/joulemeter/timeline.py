@@ -3,8 +3,10 @@
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
+from joulemeter.busy import Tick
 from joulemeter.model import Amount
 
 SHORTEST_STALL_SECONDS = 1.0
@@ -81,6 +83,20 @@ class Timeline:
         oldest = self._edges[-1].at_seconds - self._keep_seconds
         while len(self._edges) > 2 and self._edges[1].at_seconds < oldest:  # noqa: PLR2004 - two make a segment
             self._edges.popleft()
+
+    def ticks(self, begin_seconds: float, end_seconds: float) -> list[Tick]:
+        """The counter's ticks in (begin, end], each as long as whole periods: edges are seen up to a reading late."""
+        period_seconds = self.period_seconds
+        if period_seconds is None:
+            return []
+        ticks = []
+        for before, after in pairwise(self._edges):
+            if begin_seconds < after.at_seconds <= end_seconds:
+                periods = max(1, round((after.at_seconds - before.at_seconds) / period_seconds))
+                seconds = periods * period_seconds
+                energy_joules = after.total.energy_joules - before.total.energy_joules
+                ticks.append(Tick(seconds, energy_joules / seconds))
+        return ticks
 
     def _learn_period(self, moved_at_seconds: float) -> None:
         before, self._moved_at_seconds = self._moved_at_seconds, moved_at_seconds

@@ -1,0 +1,61 @@
+"""Idle time and levels of draw, from the ticks of a counter."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulemeter.busy import BusyFloor, IdleDraw, Tick, idle_seconds
+
+IDLE, BUSY = 120.0, 434.0
+
+
+def ticks(*powers: float) -> list[Tick]:
+    return [Tick(0.1, watts) for watts in powers]
+
+
+def test_quiet_ticks_are_idle_and_busy_ones_are_not():
+    assert idle_seconds(ticks(*[122] * 50, *[560] * 50), IDLE, BUSY) == pytest.approx(5.0)
+
+
+def test_a_tick_in_which_work_ends_is_idle_for_the_part_that_its_draw_lacks():
+    half = (IDLE + 600) / 2
+    assert idle_seconds(ticks(600, 600, half, 120), IDLE, BUSY) == pytest.approx(0.15)
+
+
+def test_work_within_one_tick_is_held_against_the_busy_floor():
+    quarter = IDLE + (BUSY - IDLE) / 4
+    assert idle_seconds(ticks(120, quarter, 120), IDLE, BUSY) == pytest.approx(0.275)
+
+
+def test_a_dip_amid_busy_ticks_is_idle_for_a_part():
+    half = (IDLE + BUSY) / 2
+    assert idle_seconds(ticks(500, half, 500), IDLE, BUSY) == pytest.approx(0.05)
+    assert idle_seconds(ticks(650, 0.95 * BUSY, 650), IDLE, BUSY) == 0  # a smaller batch
+
+
+@given(st.lists(st.floats(0, 1000), max_size=60), st.floats(1, 400), st.floats(1.01, 10))
+def test_idle_time_is_never_negative_and_never_longer_than_time(
+    powers: list[float], idle: float, ratio: float
+):
+    assert 0 <= idle_seconds(ticks(*powers), idle, idle * ratio) <= 0.1 * len(powers) + 1e-9
+
+
+def test_the_idle_draw_is_the_priors_until_the_board_is_idle():
+    draw = IdleDraw()
+    assert draw.advance(ticks(*[450] * 100), IDLE, BUSY) == IDLE
+    assert draw.advance([], IDLE, BUSY) == IDLE
+    assert draw.advance(ticks(*[450] * 60, *[71, 70, 70, 69, 70, 70]), IDLE, BUSY) == 70
+    assert draw.advance(ticks(*[450] * 100), IDLE, BUSY) == 70
+
+
+def test_one_odd_window_does_not_move_the_idle_draw():
+    draw = IdleDraw()
+    for _ in range(5):
+        draw.advance(ticks(*[150] * 10), IDLE, BUSY)
+    assert draw.advance(ticks(*[20] * 10), IDLE, BUSY) == 150
+
+
+def test_the_busy_floor_is_learned_amid_busy_ticks_and_never_absurdly_low():
+    assert BusyFloor().advance(ticks(*[120] * 100), IDLE, BUSY) == BUSY
+    assert BusyFloor().advance(ticks(120, *[300] * 20, 120), IDLE, BUSY) == 300
+    assert BusyFloor().advance(ticks(120, *[150] * 20, 120), IDLE, BUSY) == pytest.approx(0.65 * BUSY)
