@@ -55,8 +55,9 @@ def split(
 
     Idle is the energy while no engine step runs; while one runs, the whole busy floor belongs to that step's
     phases (docs/adr/0003-split.md). Busy time comes from the counter's ticks (`busy`); where there are none, from
-    the window's energy, with power at the idle or the busy level: E = P_idle (T - B) + P_busy B, solved for B. What is not idle is shared in proportion to
-    coefficient times work. Idle is shared in equal parts by the models that hold the GPU.
+    the window's energy, with power at the idle or the busy level: E = P_idle (T - B) + P_busy B, solved for B.
+    What is not idle is shared in proportion to coefficient times work. Idle is shared in equal parts by the models
+    that hold the GPU.
 
     Args:
         window: what was measured.
