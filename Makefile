@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PEER := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test generate golden test-real bench tools clean
+.PHONY: help demo test generate golden test-real bench render tools clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ bench: $(INSTALLED) ## cost of sampling, observing and scraping, next to nvitop-
 	@test -x $(PEER)/bin/nvitop-exporter || { $(PYTHON) -m venv $(PEER) && \
 		$(PEER)/bin/pip install --quiet --disable-pip-version-check 'nvitop-exporter==1.7.2'; }
 	$(BIN)/python -m benchmarks
+
+render: $(INSTALLED) ## pictures of the dashboards with ten minutes of the demo, in .cache/render; 1 GB of npm packages
+	$(BIN)/python tools/render/render.py
 
 tools: ## what pip cannot bring: a C compiler, promtool
 	@echo "== tools that pip cannot bring: a C compiler, promtool"
