@@ -15,8 +15,8 @@ QUIET_RATIO = 1.1
 DIP_RATIO = 0.9
 """A tick so far below the usual busy floor was idle for a part of it, also amid busy ones."""
 PLATEAU_TICKS = 5
-KEPT_WINDOWS = 360
-"""An hour of windows that taught something."""
+KEPT_WINDOWS = 60
+"""Ten minutes of windows that taught something."""
 LOWEST_FLOOR_RATIO = 0.65
 """Of the floor that the hardware's prior expects: steps of a few milliseconds, far apart, look like a low floor."""
 
@@ -33,7 +33,7 @@ class IdleDraw:
     """A GPU's draw with its models loaded and no step running, learned from the ticks of its windows.
 
     A window's lowest ticks are a plateau if several agree; one that lies nearer to the idle than to the busy level
-    that the hardware's prior expects is taken for idle. Of the last hour's plateaus the median counts: a board
+    that the hardware's prior expects is taken for idle. Of the last plateaus the median counts: a board
     that is never idle keeps what was learned before, and a new one the prior.
     """
 
@@ -54,7 +54,7 @@ class IdleDraw:
 class BusyFloor:
     """The draw of a GPU that runs steps for few requests, learned from ticks that are busy on both sides.
 
-    Of a window's such ticks the lower tenth counts, of the last hour's windows the lower quarter: more requests in
+    Of a window's such ticks the lower tenth counts, of the last windows the lower quarter: more requests in
     a batch draw more, and a tick that was idle for a part draws less.
     """
 
