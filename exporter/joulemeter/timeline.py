@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 
 from joulemeter.busy import Tick
@@ -89,13 +88,18 @@ class Timeline:
         period_seconds = self.period_seconds
         if period_seconds is None:
             return []
-        ticks = []
-        for before, after in pairwise(self._edges):
-            if begin_seconds < after.at_seconds <= end_seconds:
+        ticks: list[Tick] = []
+        after: Edge | None = None
+        for before in reversed(self._edges):  # what is asked for lies near the end
+            if after is not None and after.at_seconds <= end_seconds:
                 periods = max(1, round((after.at_seconds - before.at_seconds) / period_seconds))
                 seconds = periods * period_seconds
                 energy_joules = after.total.energy_joules - before.total.energy_joules
                 ticks.append(Tick(seconds, energy_joules / seconds))
+            if before.at_seconds <= begin_seconds:
+                break
+            after = before
+        ticks.reverse()
         return ticks
 
     def _learn_period(self, moved_at_seconds: float) -> None:
