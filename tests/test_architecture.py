@@ -44,7 +44,7 @@ LAYERS = (
     {"model", "errors", "catalog", "histogram"},  # shared
     {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
     {"dialects", "history", "discovery"},  # observe
-    {"ownership", "priors", "attribution"},  # attribute
+    {"ownership", "priors", "engine_work", "attribution"},  # attribute
     {"accounting", "ledger", "grids", "accounts", "bookkeeper"},  # account
     {"snapshot", "collector"},  # expose
     {"settings", "server_config", "config"},  # what the shell is told

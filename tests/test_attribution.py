@@ -16,7 +16,8 @@ A, B = User("s", "a"), User("s", "b")
 
 joules = st.integers(0, 10**10).map(lambda mj: mj / 1000)
 tokens = st.integers(0, 10**8).map(float)
-work = st.builds(Work, tokens, tokens, tokens, tokens, st.none() | tokens, st.floats(0, 1000))
+told = st.none() | tokens
+work = st.builds(Work, tokens, tokens, tokens, tokens, st.floats(0, 1000), told, told, told, told)
 uses = st.dictionaries(
     st.builds(User, st.text(), st.text()),
     st.builds(Use, work, st.booleans(), st.booleans()),

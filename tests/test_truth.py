@@ -128,6 +128,7 @@ def test_the_compiled_engine_is_the_engine(name):
             "generated": result.generated_tokens,
             "prompt_computed": sum(r.prompt_tokens - r.cached_tokens for r in result.prefilled),
             "prompt_cached": sum(r.cached_tokens for r in result.prefilled),
+            "first_tokens": len(result.prefilled),
             "requests": len(result.finished),
             "finished_prompt": sum(r.prompt_tokens - r.cached_tokens for r in result.finished),
             "finished_cached": sum(r.cached_tokens for r in result.finished),

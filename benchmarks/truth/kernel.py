@@ -29,6 +29,7 @@ SEEN: Final = (
     "admitted_cached",
     "inter_token_seconds",
     "prefill_tokens",
+    "first_tokens",
 )
 """What can be seen of an engine at an instant; the meaning of each is in `run.Chunk`."""
 (
@@ -47,6 +48,7 @@ SEEN: Final = (
     _ADMITTED_CACHED,
     _INTER_TOKEN_SECONDS,
     _PREFILLED,
+    _FIRST_TOKENS,
 ) = range(len(SEEN))
 
 TRUTH: Final = (
@@ -367,6 +369,7 @@ def _advance(  # noqa: C901, PLR0912, PLR0915 - one loop, cut no smaller than it
             prompt = whole[e, slot, _PROMPT]
             generated += 1
             counts[e, _CONTEXT_NOW] += prompt + 1
+            counters[e, _FIRST_TOKENS] += 1
             counters[e, _PROMPT_COMPUTED] += prompt - whole[e, slot, _CACHED]
             counters[e, _PROMPT_CACHED] += whole[e, slot, _CACHED]
             whole[e, slot, _DONE_AT] = emitted + whole[e, slot, _OUTPUT] - 1

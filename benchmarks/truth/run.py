@@ -31,7 +31,7 @@ class Chunk:
             prefill_tokens: computed prompt tokens, of unfinished prompts too; read_tokens: context read.
         seen_at_seconds: the instants of observation.
         seen: (instants, servers, columns of `kernel.SEEN`): what a server could show, since the run began.
-            steps: those that made a token; generated: moves each step; prompt_*: at the first token;
+            steps: those that made a token; generated: moves each step; prompt_*, first_tokens: at the first token;
             requests, finished_*: at the end; running, waiting, context (tokens of running requests): now;
             live_generated: one per running request and step; admitted_cached: hits, at admission;
             inter_token_seconds: summed over decode steps and their sequences; prefill_tokens: computed, moves

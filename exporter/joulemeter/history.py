@@ -24,21 +24,27 @@ PRIOR_LIVE_TOKENS = 1000.0
 class Work:
     """What one model of one server did; cumulative in a history, an increase in a window.
 
-    `running_seconds` is the integral of the running requests over time; `steps` is None where the server
-    does not count its engine steps.
+    `running_seconds` is the integral of the running requests over time, `context_token_seconds` that of the
+    tokens they keep in the KV cache, `inter_token_seconds` the time between generated tokens, summed over them.
+    What the server does not tell is None.
     """
 
     prompt_tokens: float = 0.0
     cached_prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
     requests: float = 0.0
-    steps: float | None = None
     running_seconds: float = 0.0
+    steps: float | None = None
+    first_tokens: float | None = None
+    inter_token_seconds: float | None = None
+    context_token_seconds: float | None = None
 
     @property
     def any(self) -> bool:
         """Whether anything was done at all."""
-        return self != Work(steps=self.steps) or bool(self.steps)
+        return any((self.prompt_tokens, self.cached_prompt_tokens, self.generation_tokens)) or any(
+            (self.requests, self.running_seconds, self.steps, self.first_tokens)
+        )
 
     def __add__(self, other: "Work") -> "Work":
         return self._combined(other, 1.0)
@@ -54,17 +60,25 @@ class Work:
         """Return `ratio` of it."""
         return Work()._combined(self, ratio)
 
-    def _combined(self, other: "Work", sign: float) -> "Work":
-        uncounted = self.steps is None and other.steps is None
-        steps = None if uncounted else (self.steps or 0.0) + sign * (other.steps or 0.0)
+    def _combined(self, other: "Work", factor: float) -> "Work":
         return Work(
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.cached_prompt_tokens + sign * other.cached_prompt_tokens,
-            self.generation_tokens + sign * other.generation_tokens,
-            self.requests + sign * other.requests,
-            steps,
-            self.running_seconds + sign * other.running_seconds,
+            self.prompt_tokens + factor * other.prompt_tokens,
+            self.cached_prompt_tokens + factor * other.cached_prompt_tokens,
+            self.generation_tokens + factor * other.generation_tokens,
+            self.requests + factor * other.requests,
+            self.running_seconds + factor * other.running_seconds,
+            _sum(self.steps, other.steps, factor),
+            _sum(self.first_tokens, other.first_tokens, factor),
+            _sum(self.inter_token_seconds, other.inter_token_seconds, factor),
+            _sum(self.context_token_seconds, other.context_token_seconds, factor),
         )
+
+
+def _sum(one: float | None, other: float | None, factor: float) -> float | None:
+    """Return one and so much of the other; what was never told stays untold."""
+    if one is None and other is None:
+        return None
+    return (one or 0.0) + factor * (other or 0.0)
 
 
 @dataclass(slots=True)
@@ -114,6 +128,7 @@ class _ModelState:
     with_cached_tokens: float = 0.0
     exact_prompt: float = 0.0
     running: float = 0.0
+    context_tokens: float | None = None
     prompt_spread: Spread = field(default_factory=_by_running_seconds)
     _generation_spread: Spread | None = None
 
@@ -162,7 +177,7 @@ class ServerHistory:
         seconds = 0.0 if last is None else observation.at_seconds - last
         increases: dict[str, dict[Role, float]] = {}
         late: dict[str, set[Role]] = {}
-        gauges: dict[str, float] = {}
+        gauges: dict[str, dict[Role, float]] = {}
         counters = [r for r in observation.page.readings if r.role not in GAUGES]
         for reading, increase in self._counters.advance(counters, observation.page.start_time_seconds):
             model = reading.model or default_model
@@ -171,14 +186,17 @@ class ServerHistory:
             if reading.moves is Moves.FINISH:
                 late.setdefault(model, set()).add(reading.role)
         for reading in observation.page.readings:
-            if reading.role is Role.RUNNING:
-                model = reading.model or default_model
-                gauges[model] = gauges.get(model, 0.0) + reading.value
+            if reading.role in GAUGES:
+                of_gauges = gauges.setdefault(reading.model or default_model, {})
+                of_gauges[reading.role] = of_gauges.get(reading.role, 0.0) + reading.value
         self.loaded = frozenset(increases) | frozenset(gauges) or frozenset({default_model})
         for model in self.loaded:
-            self._advance(model, increases.get(model, {}), late.get(model, set()), gauges.get(model), seconds)
+            self._advance(
+                model, increases.get(model, {}), late.get(model, set()), gauges.get(model, {}), seconds
+            )
         for model in self._models.keys() - self.loaded:
             self._models[model].running = 0.0
+            self._models[model].context_tokens = None
         self._points.append(
             _Point(observation.at_seconds, {model: state.work for model, state in self._models.items()})
         )
@@ -212,11 +230,22 @@ class ServerHistory:
         }
 
     def _advance(
-        self, model: str, increase: dict[Role, float], late: set[Role], running: float | None, seconds: float
+        self,
+        model: str,
+        increase: dict[Role, float],
+        late: set[Role],
+        gauges: dict[Role, float],
+        seconds: float,
     ) -> None:
         state = self._models.setdefault(model, _ModelState())
-        mean_running = ((running or 0.0) + state.running) / 2
+        running = gauges.get(Role.RUNNING, 0.0)
+        mean_running = (running + state.running) / 2
         running_seconds = mean_running * seconds
+        context_tokens = gauges.get(Role.CONTEXT)
+        context_token_seconds = None
+        if context_tokens is not None:
+            context_token_seconds = (context_tokens + (state.context_tokens or 0.0)) / 2 * seconds
+        state.context_tokens = context_tokens
         work, steps = state.work, increase.get(Role.STEPS)
         state.prompt_tokens += increase.get(Role.PROMPT, 0.0)
         state.with_cached_tokens += increase.get(Role.PROMPT_WITH_CACHED, 0.0)
@@ -239,12 +268,15 @@ class ServerHistory:
             )
         else:
             generation_tokens = work.generation_tokens + generation_increase
-        state.running = running or 0.0
-        state.work = Work(
-            prompt_tokens,
-            cached_tokens,
-            generation_tokens,
-            work.requests + increase.get(Role.REQUESTS, 0.0),
-            work.steps if steps is None else (work.steps or 0.0) + steps,
-            work.running_seconds + running_seconds,
+        state.running = running
+        state.work = work + Work(
+            prompt_tokens - work.prompt_tokens,
+            cached_tokens - work.cached_prompt_tokens,
+            generation_tokens - work.generation_tokens,
+            increase.get(Role.REQUESTS, 0.0),
+            running_seconds,
+            steps,
+            increase.get(Role.FIRST_TOKENS),
+            increase.get(Role.INTER_TOKEN_SECONDS),
+            context_token_seconds,
         )

@@ -76,13 +76,19 @@ class Role(StrEnum):
     """Finished requests."""
     STEPS = "steps"
     """Engine steps (forward passes)."""
+    FIRST_TOKENS = "first_tokens"
+    """Requests whose prefill is done."""
+    INTER_TOKEN_SECONDS = "inter_token_seconds"  # noqa: S105 - a duration, not a secret
+    """Seconds from each generated token but the first to the one before, summed over tokens."""
     RUNNING = "running"
     """Requests in the batch now (a gauge)."""
     WAITING = "waiting"
     """Requests queued now (a gauge)."""
+    CONTEXT = "context"
+    """Tokens that the running requests keep in the KV cache now (a gauge)."""
 
 
-GAUGES = frozenset({Role.RUNNING, Role.WAITING})
+GAUGES = frozenset({Role.RUNNING, Role.WAITING, Role.CONTEXT})
 
 
 class Moves(StrEnum):

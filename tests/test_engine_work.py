@@ -1,0 +1,43 @@
+import math
+
+import pytest
+
+from joulemeter.engine_work import engine_work
+from joulemeter.history import Work
+
+
+def test_lone_request_has_its_prefill_step_to_itself():
+    work = Work(400, generation_tokens=201, running_seconds=1.4, steps=201, first_tokens=1)
+    got = engine_work(work, 10.0, 1.4)
+    assert got.steps == 201
+    assert got.prefill_steps == pytest.approx(1.0, abs=0.02)
+    assert got.decoded_tokens == 200
+
+
+def test_steps_that_also_decode_share_their_floor():
+    work = Work(40_000, generation_tokens=20_100, running_seconds=500, steps=1000, first_tokens=100)
+    got = engine_work(work, 10.0, 10.0)
+    with_prompts = 1000 * (1 - math.exp(-0.1))  # chance puts some prompts into one step
+    assert got.prefill_steps == pytest.approx(with_prompts / 2, rel=0.01)
+
+
+def test_replies_of_one_token_are_all_prefill():
+    got = engine_work(Work(3000, generation_tokens=10, steps=9, first_tokens=10), 10.0, 0.2)
+    assert got.decoded_tokens == 0
+    assert got.prefill_steps == got.steps == 9
+
+
+@pytest.mark.parametrize("told", [{"inter_token_seconds": 80.0}, {"running_seconds": 80.0}])
+def test_uncounted_steps_come_from_the_mean_batch(told: dict[str, float]):
+    got = engine_work(Work(generation_tokens=8000.0, requests=0.0, **told), 10.0, 10.0)
+    assert got.steps == pytest.approx(1000)
+
+
+def test_context_is_read_once_a_step():
+    work = Work(generation_tokens=10_000, steps=1000, first_tokens=0, context_token_seconds=3000 * 5.0)
+    assert engine_work(work, 10.0, 5.0).context_reads == pytest.approx(3000 * 1000)
+
+
+def test_nothing_done_is_nothing():
+    got = engine_work(Work(running_seconds=3.0, steps=0.0, first_tokens=0.0), 10.0, 0.0)
+    assert not got.any
