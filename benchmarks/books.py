@@ -19,6 +19,7 @@ from dataclasses import replace
 from benchmarks.processes import memory_mib
 from benchmarks.servers import GROWTH_PER_SECOND, RECORDED, RUNNING
 from joulemeter.accounts import Terms
+from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.collector import Renderer
@@ -35,7 +36,6 @@ from joulemeter.model import (
     Observation,
     PageReading,
 )
-from joulemeter.priors import prior
 from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
 
 GPUS = 8
@@ -58,7 +58,7 @@ class Simulation:
         self._books = Bookkeeper(
             Terms(),
             price=lambda joules: Amount(joules, joules * 1e-5),
-            coefficients=lambda gpu: prior(gpu.max_power_watts),
+            attributor=Attributor(),
         )
         body = RECORDED.read_text(encoding="utf-8")
         self._recorded = read_page(body, recognise(body))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from joulemeter.accounts import Terms
+from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.model import (
     Amount,
@@ -16,7 +17,6 @@ from joulemeter.model import (
     Role,
     RoleReading,
 )
-from joulemeter.priors import prior
 
 GRAMS_PER_JOULE = 1e-4
 
@@ -68,7 +68,7 @@ class Node:
         self.books = Bookkeeper(
             self.terms,
             price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
-            coefficients=lambda gpu: prior(gpu.max_power_watts),
+            attributor=Attributor(),
         )
 
     def serve(self, name: str, *indexes: int, tokens: bool = True) -> Server:

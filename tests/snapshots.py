@@ -5,7 +5,7 @@ pages change with the page alone and not with the physics.
 """
 
 from joulemeter.accounts import Terms
-from joulemeter.attribution import Phase, User
+from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.histogram import Histogram, HistogramValue
@@ -20,10 +20,11 @@ from joulemeter.model import (
     Moves,
     Observation,
     PageReading,
+    Phase,
     Role,
     RoleReading,
+    User,
 )
-from joulemeter.priors import prior
 from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
 
 GRAMS_PER_JOULE = 2**-14  # about 220 g/kWh; a power of two, so that golden numbers are exact
@@ -44,7 +45,7 @@ def no_books(terms: Terms | None = None) -> Bookkeeper:
     return Bookkeeper(
         terms or Terms(),
         price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
-        coefficients=lambda gpu: prior(gpu.max_power_watts),
+        attributor=Attributor(),
     )
 
 

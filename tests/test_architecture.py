@@ -55,7 +55,14 @@ LAYERS = (
     {"model", "errors", "catalog", "histogram", "least_squares"},  # shared
     {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
     {"dialects", "history", "discovery"},  # observe
-    {"ownership", "priors", "engine_work", "attribution"},  # attribute
+    {
+        "ownership",
+        "priors",
+        "engine_work",
+        "estimator",
+        "attribution",
+        "attributor",
+    },  # attribute
     {"accounting", "ledger", "grids", "accounts", "bookkeeper"},  # account
     {"snapshot", "collector"},  # expose
     {"settings", "server_config", "config"},  # what the shell is told

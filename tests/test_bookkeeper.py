@@ -5,8 +5,7 @@ from nodes import Node, gpu, imbalance
 
 from joulemeter import catalog
 from joulemeter.accounts import Terms
-from joulemeter.attribution import Phase, User
-from joulemeter.model import EnergyReading
+from joulemeter.model import EnergyReading, Phase, User
 
 
 def phases(node: Node, name: str) -> dict[Phase, float]:

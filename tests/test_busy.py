@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemeter.busy import BusyFloor, IdleDraw, Tick, idle_seconds
+from joulemeter.busy import BusyFloor, IdleDraw, Prompts, Tick, idle_seconds
 
 IDLE, BUSY = 120.0, 434.0
 
@@ -33,11 +33,37 @@ def test_a_dip_amid_busy_ticks_is_idle_for_a_part():
     assert idle_seconds(ticks(650, 0.95 * BUSY, 650), IDLE, BUSY) == 0  # a smaller batch
 
 
-@given(st.lists(st.floats(0, 1000), max_size=60), st.floats(1, 400), st.floats(1.01, 10))
+def test_a_prompt_in_the_tick_in_which_work_begins_is_no_busier_for_drawing_more():
+    idle, prompt, decoding = 0.04 * IDLE, 0.02 * 670, 0.04 * BUSY
+    first = (idle + prompt + decoding) / 0.1
+    surplus = Prompts(1.0, 0.02 * (670 - BUSY))
+    begins = ticks(120, first, BUSY, BUSY)
+    assert idle_seconds(begins, IDLE, BUSY, surplus) == pytest.approx(0.14)
+    assert idle_seconds(begins, IDLE, BUSY) < 0.13
+
+
+def test_a_prompt_that_outlasts_its_first_tick_fills_the_rest_of_it():
+    level = BUSY / 0.65
+    first = (0.06 * IDLE + 0.04 * level) / 0.1
+    long = Prompts(1.0, 500.0)
+    assert idle_seconds(ticks(120, first, level, level), IDLE, BUSY, long) == pytest.approx(0.16, rel=0.01)
+
+
+def test_between_replies_of_one_token_no_tick_is_busy_all_through():
+    one = (0.08 * IDLE + 0.02 * 650) / 0.1
+    alone = Prompts(50.0, 50 * 0.02 * (650 - BUSY), alone=True)
+    assert idle_seconds(ticks(*[one] * 50), IDLE, BUSY, alone) == pytest.approx(50 * 0.08)
+
+
+begun = st.builds(Prompts, st.floats(0, 100), st.floats(0, 1e5), st.booleans())
+
+
+@given(st.lists(st.floats(0, 1000), max_size=60), st.floats(1, 400), st.floats(1.01, 10), begun)
 def test_idle_time_is_never_negative_and_never_longer_than_time(
-    powers: list[float], idle: float, ratio: float
+    powers: list[float], idle: float, ratio: float, prompts: Prompts
 ):
-    assert 0 <= idle_seconds(ticks(*powers), idle, idle * ratio) <= 0.1 * len(powers) + 1e-9
+    found = idle_seconds(ticks(*powers), idle, idle * ratio, prompts)
+    assert 0 <= found <= 0.1 * len(powers) + 1e-9
 
 
 def test_the_idle_draw_is_the_priors_until_the_board_is_idle():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulemeter.least_squares import inverse_diagonal, nonnegative, solve
+from joulemeter.least_squares import nonnegative, solve, variances
 
 numbers = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -95,10 +95,12 @@ def test_a_column_that_is_a_sum_of_others_is_left_out():
 
 def test_the_inverse_has_the_variances():
     matrix = [[4e6, 1e3, 0.0], [1e3, 3.0, 0.5], [0.0, 0.5, 2.0]]
-    found = inverse_diagonal(matrix)
-    for i, value in enumerate(found):
-        unit = [float(i == j) for j in range(3)]
-        assert value == pytest.approx(solve(matrix, unit)[i], rel=1e-12)
+    units = [[float(i == j) for j in range(3)] for i in range(3)]
+    for i, value in enumerate(variances(matrix, units)):
+        assert value == pytest.approx(solve(matrix, units[i])[i], rel=1e-12)
+    (both,) = variances(matrix, [[1.0, 2.0, 0.0]])
+    solved = solve(matrix, [1.0, 2.0, 0.0])
+    assert both == pytest.approx(solved[0] + 2.0 * solved[1], rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_matrix_without_an_inverse_is_refused(matrix: list[list[float]]):
     with pytest.raises(ValueError, match="not positive definite"):
         solve(matrix, [1.0, 1.0])
     with pytest.raises(ValueError, match="not positive definite"):
-        inverse_diagonal(matrix)
+        variances(matrix, [[1.0, 0.0]])
 
 
 @pytest.mark.parametrize("call", [solve, nonnegative])

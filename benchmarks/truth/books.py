@@ -11,7 +11,6 @@ from benchmarks.truth.kernel import SEEN, Floats
 from benchmarks.truth.run import Chunk, simulate
 from benchmarks.truth.scenario import Scenario
 from benchmarks.truth.sensor import TICK_SECONDS
-from joulemeter.attribution import Phase, User
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.model import (
     EnergyReading,
@@ -20,8 +19,10 @@ from joulemeter.model import (
     Moves,
     Observation,
     PageReading,
+    Phase,
     Role,
     RoleReading,
+    User,
 )
 
 BEGIN_SECONDS = 1000.0

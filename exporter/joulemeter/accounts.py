@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from joulemeter.busy import BusyFloor, IdleDraw
 from joulemeter.counters import EnergyCounter
 from joulemeter.crosscheck import CrossCheck
 from joulemeter.history import ServerHistory, Work
@@ -50,8 +49,6 @@ class GpuAccount:
     in_gaps: Amount = field(default_factory=Amount)
     resets: int = 0
     crosscheck: CrossCheck = field(default_factory=CrossCheck)
-    idle_draw: IdleDraw = field(default_factory=IdleDraw)
-    busy_floor: BusyFloor = field(default_factory=BusyFloor)
 
     @property
     def measured(self) -> Amount:

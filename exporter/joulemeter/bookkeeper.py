@@ -7,17 +7,15 @@ falls between two windows and nothing is in two (laws 1 and 2).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from joulemeter.accounts import WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
-from joulemeter.attribution import GpuWindow, Phase, Use, User, split
+from joulemeter.attributor import Attributor, Measured, Used
 from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
-from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation
+from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, User
 from joulemeter.ownership import OwnerGroup, owner_groups
-from joulemeter.priors import Coefficients
 from joulemeter.timeline import Timeline
 
 METER_GAP_SECONDS: Final = 10.0
@@ -32,11 +30,11 @@ class Bookkeeper:
         terms: Terms,
         *,
         price: Callable[[float], Amount],
-        coefficients: Callable[[Gpu], Coefficients],
+        attributor: Attributor,
     ) -> None:
         self._terms = terms
         self._price = price
-        self._coefficients = coefficients
+        self.attributor = attributor
         self._loaded_at_seconds: dict[User, float] = {}
         self.gpus: dict[str, GpuAccount] = {}
         self.servers: dict[str, ServerAccount] = {}
@@ -173,7 +171,32 @@ class Bookkeeper:
 
     def _close(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> None:
         """Attribute every GPU's energy from its cursor to the edge, and publish the work done with it."""
-        uses: dict[str, dict[User, Use]] = {uuid: {} for uuids in heard.values() for uuid in uuids}
+        uses = self._take_work(heard, edge_seconds)
+        used = frozenset[str]().union(*(use.gpus for use in uses.values()))
+        measured: dict[str, Measured] = {}
+        amounts: dict[str, Amount] = {}
+        for uuid in frozenset[str]().union(*heard.values()):
+            account = self.gpus[uuid]
+            seconds = edge_seconds - account.settled_until_seconds
+            ticks = account.timeline.ticks(account.settled_until_seconds, edge_seconds)
+            amount = account.take(edge_seconds)
+            if amount.energy_joules == 0 or uuid not in used:
+                self.ledger.add_unattributed(uuid, "no_server", amount)
+                continue
+            amounts[uuid] = amount
+            measured[uuid] = Measured(account.gpu, amount.energy_joules, seconds, tuple(ticks))
+        attributed = self.attributor.attribute(measured, uses)
+        for uuid, parts in attributed.parts.items():
+            for (user, phase), joules in parts.items():
+                part = amounts[uuid].scaled(joules / amounts[uuid].energy_joules)
+                if phase is Phase.IDLE and self._terms.idle == "unattributed":
+                    self.ledger.add_unattributed(uuid, "idle", part)
+                else:
+                    self.ledger.add_model(user, phase, part)
+
+    def _take_work(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> dict[User, Used]:
+        """Move the servers' cursors to the edge; what they passed is published with its energy."""
+        uses: dict[User, Used] = {}
         for name, uuids in heard.items():
             server = self.servers[name]
             begun_seconds = min(self.gpus[uuid].settled_until_seconds for uuid in uuids)
@@ -186,29 +209,8 @@ class Bookkeeper:
                 user = User(name, model)
                 if server.counts_tokens:
                     self.ledger.add_work(user, work)
-                for uuid in uuids:
-                    uses[uuid][user] = Use(work.scaled(1 / len(uuids)), server.has_phases, loaded)
-        for uuid, of_gpu in uses.items():
-            self._attribute(self.gpus[uuid], of_gpu, edge_seconds)
-
-    def _attribute(self, account: GpuAccount, uses: Mapping[User, Use], edge_seconds: float) -> None:
-        begun_seconds = account.settled_until_seconds
-        ticks = account.timeline.ticks(begun_seconds, edge_seconds)
-        amount = account.take(edge_seconds)
-        if amount.energy_joules == 0 or not uses:
-            self.ledger.add_unattributed(account.gpu.uuid, "no_server", amount)
-            return
-        window = GpuWindow(amount.energy_joules, edge_seconds - begun_seconds, tuple(ticks))
-        prior = self._coefficients(account.gpu)
-        idle_watts = account.idle_draw.advance(ticks, prior.idle_watts, prior.busy_watts)
-        busy_watts = account.busy_floor.advance(ticks, idle_watts, prior.busy_watts)
-        learned = replace(prior, idle_watts=idle_watts, busy_watts=busy_watts)
-        for (user, phase), joules in split(window, uses, learned).items():
-            part = amount.scaled(joules / amount.energy_joules)
-            if phase is Phase.IDLE and self._terms.idle == "unattributed":
-                self.ledger.add_unattributed(account.gpu.uuid, "idle", part)
-            else:
-                self.ledger.add_model(user, phase, part)
+                uses[user] = Used(work, uuids, server.has_phases, loaded)
+        return uses
 
     def _settle_unattributed(self, uuid: str, reason: str, now_seconds: float) -> None:
         account = self.gpus[uuid]
@@ -251,6 +253,7 @@ class Bookkeeper:
         for user, at_seconds in list(self._loaded_at_seconds.items()):
             if now_seconds - at_seconds > self._terms.series_ttl_seconds:
                 self.ledger.retire(user)
+                self.attributor.forget(user)
                 del self._loaded_at_seconds[user]
                 server = self.servers[user.server]
                 server.history.forget(user.model)

@@ -13,6 +13,9 @@ from joulemeter.history import Work
 PROMPT_TOKENS_OF_A_REQUEST = 500.0
 """Taken where a server counts neither first tokens nor requests: a chat's prompt."""
 
+GAUGE_RUNNING_SECONDS = 10.0
+"""Seconds of running requests from which on the gauge of context tells more than the lengths of requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineWork:
@@ -34,6 +37,26 @@ class EngineWork:
         """Whether an engine ran."""
         return any((self.steps, self.prompt_tokens, self.decoded_tokens))
 
+    @property
+    def amounts(self) -> tuple[float, float, float, float]:
+        """What energy is proportional to: steps, prompt tokens, decoded tokens, context reads."""
+        return (self.steps, self.prompt_tokens, self.decoded_tokens, self.context_reads)
+
+    @property
+    def prefill_amounts(self) -> tuple[float, float, float, float]:
+        """The part of the amounts that is prefill's."""
+        return (self.prefill_steps, self.prompt_tokens, 0.0, 0.0)
+
+    def added(self, before: "EngineWork", kept_ratio: float) -> "EngineWork":
+        """Return this and what is kept of what was before."""
+        return EngineWork(
+            self.steps + kept_ratio * before.steps,
+            self.prefill_steps + kept_ratio * before.prefill_steps,
+            self.prompt_tokens + kept_ratio * before.prompt_tokens,
+            self.decoded_tokens + kept_ratio * before.decoded_tokens,
+            self.context_reads + kept_ratio * before.context_reads,
+        )
+
 
 def engine_work(work: Work, duration_seconds: float, busy_seconds: float) -> EngineWork:
     """Work out what a model's engine did in a window.
@@ -47,32 +70,65 @@ def engine_work(work: Work, duration_seconds: float, busy_seconds: float) -> Eng
         duration_seconds: of the window, > 0.
         busy_seconds: how much of it the GPU was busy, >= 0.
     """
-    generated = max(0.0, work.generation_tokens)
     prompt_tokens = max(0.0, work.prompt_tokens)
-    started = work.first_tokens if work.first_tokens is not None else work.requests
-    if started <= 0 and prompt_tokens > 0:
-        started = prompt_tokens / PROMPT_TOKENS_OF_A_REQUEST
-    started = max(0.0, min(started, generated) if generated > 0 else started)
-    decoded = generated - started if generated > 0 else 0.0
+    started = started_requests(work)
+    decoded = max(0.0, work.generation_tokens - started)
     busy_seconds = min(max(busy_seconds, 0.0), duration_seconds)
     steps = _steps(work, started, decoded, busy_seconds)
-    prefill_steps = steps * -math.expm1(-started / steps) if steps > 0 else 0.0
+    prefill_steps = _prefill_steps(steps, started, busy_seconds / duration_seconds)
     mean_running = max(0.0, work.running_seconds) / duration_seconds
     others = mean_running * (1.0 - 1.0 / (started + mean_running)) if started > 0 else 0.0
     alone_ratio = math.exp(-max(0.0, others))
     if decoded <= 0:
         prefill_steps, alone_ratio = steps, 1.0
-    context_tokens = 0.0
-    if busy_seconds > 0:
-        context_tokens = max(0.0, work.context_token_seconds or 0.0) / busy_seconds
     decode_steps = steps - prefill_steps * alone_ratio
     return EngineWork(
         steps,
         prefill_steps * (1.0 + alone_ratio) / 2,
         prompt_tokens,
         decoded,
-        context_tokens * decode_steps if decoded > 0 else 0.0,
+        _context_reads(work, started, decoded, decode_steps, busy_seconds),
     )
+
+
+def started_requests(work: Work) -> float:
+    """Return how many requests had their first token, as far as the server tells."""
+    started = work.first_tokens if work.first_tokens is not None else work.requests
+    if started <= 0 and work.prompt_tokens > 0:
+        started = work.prompt_tokens / PROMPT_TOKENS_OF_A_REQUEST
+    if work.generation_tokens > 0:
+        started = min(started, work.generation_tokens)
+    return max(0.0, started)
+
+
+def _context_reads(
+    work: Work, started: float, decoded: float, decode_steps: float, busy_seconds: float
+) -> float:
+    """Context tokens read: by the gauge, which a few short requests slip through, or by the requests' own lengths.
+
+    The gauge needs many running requests to be worth its samples; lengths need requests that began in the window.
+    """
+    if decoded <= 0 or busy_seconds <= 0:
+        return 0.0
+    by_gauge = by_length = None
+    if work.context_token_seconds is not None:
+        by_gauge = max(0.0, work.context_token_seconds) / busy_seconds * decode_steps
+    if started >= 1.0:
+        prompt_tokens = max(0.0, work.prompt_tokens + work.cached_prompt_tokens) / started
+        by_length = decoded * (prompt_tokens + decoded / started / 2)
+    if by_gauge is None or by_length is None:
+        return by_gauge or by_length or 0.0
+    trust = work.running_seconds / (work.running_seconds + GAUGE_RUNNING_SECONDS)
+    return trust * by_gauge + (1.0 - trust) * by_length
+
+
+def _prefill_steps(steps: float, started: float, busy_ratio: float) -> float:
+    """Steps that compute prompts: one a prompt, fewer where prompts that arrive during a step share the next."""
+    if steps <= 0 or started <= 0:
+        return 0.0
+    arriving = busy_ratio * started / steps
+    alike = -math.expm1(-arriving) / arriving if arriving > 0 else 1.0
+    return min(steps, started * (1.0 - busy_ratio + busy_ratio * alike))
 
 
 def _steps(work: Work, started: float, decoded: float, busy_seconds: float) -> float:

@@ -32,26 +32,21 @@ def solve(matrix: Matrix, right: Vector) -> list[float]:
     return [value * scale for value, scale in zip(_solved(factor, scaled_right), scales, strict=True)]
 
 
-def inverse_diagonal(matrix: Matrix) -> list[float]:
-    """Return the diagonal of the matrix's inverse: variances of the unknowns, in units of the rows' variance.
+def variances(matrix: Matrix, sums: Sequence[Vector]) -> list[float]:
+    """Return v' inverse(matrix) v for each v: the variance of a sum of the unknowns, in units of the rows' variance.
 
     Raises:
         ValueError: as `solve`.
     """
-    size = len(matrix)
-    scales = _scales(matrix, [0.0] * size)
+    scales = _scales(matrix, [0.0] * len(matrix))
     if 0.0 in scales:
         raise ValueError(f"the matrix is not positive definite: unknown {scales.index(0.0)} is in no row")
-    factor = _factor(_scaled(matrix, [0.0] * size, scales)[0])
-    diagonal = []
-    for k in range(size):  # column k of the factor's inverse begins with row k
-        column = [0.0] * size
-        for i in range(k, size):
-            row = factor[i]
-            known = 1.0 if i == k else 0.0
-            column[i] = (known - sum(row[j] * column[j] for j in range(k, i))) / row[i]
-        diagonal.append(sum(value * value for value in column) * scales[k] ** 2)
-    return diagonal
+    factor = _factor(_scaled(matrix, [0.0] * len(matrix), scales)[0])
+    found = []
+    for vector in sums:
+        forward = _forward(factor, list(map(mul, vector, scales)))
+        found.append(sum(value * value for value in forward))
+    return found
 
 
 def nonnegative(normal: Matrix, right: Vector) -> list[float]:
@@ -149,10 +144,15 @@ def _factor(matrix: Matrix) -> list[list[float]]:
 
 def _solved(factor: Matrix, right: Vector) -> list[float]:
     size = len(right)
-    forward: list[float] = []
-    for row, value in zip(factor, right, strict=True):
-        forward.append((value - sum(map(mul, row, forward))) / row[-1])
+    forward = _forward(factor, right)
     x = [0.0] * size
     for i in reversed(range(size)):
         x[i] = (forward[i] - sum(factor[j][i] * x[j] for j in range(i + 1, size))) / factor[i][i]
     return x
+
+
+def _forward(factor: Matrix, right: Vector) -> list[float]:
+    forward: list[float] = []
+    for row, value in zip(factor, right, strict=True):
+        forward.append((value - sum(map(mul, row, forward))) / row[-1])
+    return forward

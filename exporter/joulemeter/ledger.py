@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from joulemeter.attribution import Phase, User
 from joulemeter.catalog import LOST_TOKEN_REASONS
 from joulemeter.history import Work
-from joulemeter.model import Amount
+from joulemeter.model import Amount, Phase, User
 
 ModelPhase = tuple[User, Phase]
 GpuReason = tuple[str, str]

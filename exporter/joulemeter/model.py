@@ -6,6 +6,7 @@ Times called `at_seconds` are monotonic (CLOCK_MONOTONIC), never wall-clock: a c
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 # ---------------------------------------------------------------------------------------------- measure
 
@@ -139,6 +140,25 @@ class Observation:
     server: str
     at_seconds: float
     page: PageReading
+
+
+# ---------------------------------------------------------------------------------------------- attribute
+
+
+class User(NamedTuple):
+    """A model loaded by a server: who can have used a GPU."""
+
+    server: str
+    model: str
+
+
+class Phase(StrEnum):
+    """What the energy went into; UNSPLIT where prefill and decode cannot be told apart."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    IDLE = "idle"
+    UNSPLIT = "unsplit"
 
 
 # ---------------------------------------------------------------------------------------------- account

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 
 from joulemeter import catalog
 from joulemeter.accounts import ServerAccount
-from joulemeter.attribution import User
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import Metric
 from joulemeter.histogram import HistogramValue
-from joulemeter.model import Amount, Gpu, GpuStatus, GridSample
+from joulemeter.model import Amount, Gpu, GpuStatus, GridSample, User
 
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]

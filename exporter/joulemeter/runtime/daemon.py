@@ -11,13 +11,13 @@ from importlib.metadata import version
 
 from joulemeter.accounting import grams
 from joulemeter.accounts import Terms
+from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.config import Config, GridSettings
 from joulemeter.grids import fixed, static
 from joulemeter.meters import EnergyMeter
 from joulemeter.meters.nvml import NvmlMeter
 from joulemeter.model import Amount, GridSample
-from joulemeter.priors import prior
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
@@ -101,7 +101,7 @@ def build_observer(
             idle=config.idle,
         ),
         price=lambda joules: Amount(joules, joules * grams_per_joule),
-        coefficients=lambda gpu: prior(gpu.max_power_watts),
+        attributor=Attributor(),
     )
     interval_seconds = config.observation.interval_seconds
     release = version("joulemeter")

@@ -1,0 +1,70 @@
+"""From what was measured and counted in a window to whose energy it was, before anything is learned."""
+
+import math
+
+import pytest
+
+from joulemeter.attributor import Attributor, Measured, Used
+from joulemeter.busy import Tick
+from joulemeter.history import Work
+from joulemeter.model import EnergySource, Gpu, Phase, User
+from joulemeter.priors import levels
+
+A, B = User("s", "a"), User("t", "b")
+BOARD = Gpu(0, "GPU-0", "H100", "580", EnergySource.COUNTER, 700.0)
+OTHER = Gpu(1, "GPU-1", "H100", "580", EnergySource.COUNTER, 700.0)
+H100 = levels(BOARD)
+ON = frozenset({"GPU-0"})
+
+
+def parts_of(joules: float, uses: dict[User, Used], ticks: tuple[Tick, ...] = ()):
+    window = Measured(BOARD, joules, 10.0, ticks)
+    return Attributor().attribute({"GPU-0": window}, uses).parts["GPU-0"]
+
+
+def decoding(steps: float) -> Work:
+    return Work(generation_tokens=steps, steps=steps, first_tokens=0.0)
+
+
+def test_a_busy_board_has_no_idle_energy():
+    parts = parts_of(6000, {A: Used(Work(100, generation_tokens=5000, steps=1000), ON)})
+    assert parts[A, Phase.IDLE] == 0
+
+
+def test_half_busy_is_half_idle():
+    half = (H100.idle_watts * 5) + (H100.busy_watts * 5)
+    assert parts_of(half, {A: Used(decoding(500), ON)})[A, Phase.IDLE] == pytest.approx(H100.idle_watts * 5)
+
+
+def test_idle_ticks_are_not_hidden_by_busy_ones():
+    ticks = (*[Tick(0.1, 650.0)] * 70, *[Tick(0.1, 119.0)] * 30)
+    energy = sum(tick.power_watts * tick.duration_seconds for tick in ticks)
+    parts = parts_of(energy, {A: Used(decoding(500), ON)}, ticks)
+    assert parts[A, Phase.IDLE] == pytest.approx(119 * 3, rel=0.01)
+
+
+def test_requests_that_run_while_no_counter_moves_are_in_prefill():
+    parts = parts_of(5000, {A: Used(Work(running_seconds=10), ON)})
+    assert parts[A, Phase.PREFILL] == pytest.approx(5000)
+
+
+def test_two_models_share_by_work():
+    first = Used(Work(300, generation_tokens=300, steps=300), ON)
+    second = Used(Work(100, generation_tokens=100, steps=100), ON)
+    parts = parts_of(6000, {A: first, B: second})
+    assert parts[A, Phase.PREFILL] + parts[A, Phase.DECODE] == pytest.approx(4500, rel=0.05)
+
+
+def test_a_group_of_boards_is_learned_as_one_and_split_one_by_one():
+    both = frozenset({"GPU-0", "GPU-1"})
+    attributor = Attributor()
+    for _ in range(30):
+        windows = {
+            "GPU-0": Measured(BOARD, 6000.0, 10.0),
+            "GPU-1": Measured(OTHER, 5000.0, 10.0),
+        }
+        got = attributor.attribute(windows, {A: Used(decoding(1000), both), B: Used(Work(), ON)})
+    for uuid, joules in (("GPU-0", 6000.0), ("GPU-1", 5000.0)):
+        assert math.fsum(got.parts[uuid].values()) == pytest.approx(joules)
+    assert (B, Phase.IDLE) not in got.parts["GPU-1"]
+    assert attributor.estimate(A).joules(got.works[A])[1] == pytest.approx(11_000, rel=0.02)
