@@ -216,7 +216,14 @@ def test_everything_about_a_server():
         "tls_config": {"ca_file": "/etc/ca.pem", "insecure_skip_verify": True},
         "tokens": False,
         "gpus": [1, "GPU-aa"],
-        "metrics": {"generation": "out_total", "generation_moves": "step", "prompt_includes_cached": True},
+        "metrics": {
+            "generation": "out_total",
+            "generation_moves": "step",
+            "prompt_includes_cached": True,
+            "steps": "steps_total",
+            "first_tokens": "ttft_count",
+            "inter_token_seconds": "itl_sum",
+        },
     }
     assert parse({"servers": [raw]}).servers == (
         ServerConfig(
@@ -229,7 +236,14 @@ def test_everything_about_a_server():
             insecure_skip_verify=True,
             tokens=False,
             gpus=(1, "GPU-aa"),
-            metrics=GenericNames("out_total", generation_moves=Moves.STEP, prompt_includes_cached=True),
+            metrics=GenericNames(
+                "out_total",
+                generation_moves=Moves.STEP,
+                prompt_includes_cached=True,
+                steps="steps_total",
+                first_tokens="ttft_count",
+                inter_token_seconds="itl_sum",
+            ),
         ),
     )
 

@@ -81,12 +81,19 @@ def test_t3_filter_names_are_what_prometheus_client_filters_by():
     Histogram("vllm:iteration_tokens_total", "i", ["model_name"], registry=registry).labels("m").observe(5)
     Gauge("vllm:num_requests_running", "r", ["model_name"], registry=registry).labels("m").set(1)
     Gauge("vllm:kv_cache_usage_perc", "k", ["model_name"], registry=registry).labels("m").set(0.5)
+    Gauge("vllm:cache_config_info", "c", ["kv_cache_size_tokens"], registry=registry).labels("800").set(1)
+    Gauge("vllm:engine_sleep_state", "s", ["model_name"], registry=registry).labels("m").set(0)
     vllm = by_name("vllm")
     full = generate_latest(registry).decode()
     filtered = generate_latest(registry.restricted_registry(vllm.filter_names)).decode()
-    assert "kv_cache" not in filtered
+    assert "engine_sleep_state" not in filtered
     assert set(read_page(filtered, vllm).readings) == set(read_page(full, vllm).readings)
-    assert {r.role for r in read_page(full, vllm).readings} == {Role.GENERATION, Role.STEPS, Role.RUNNING}
+    assert {(r.role, r.value) for r in read_page(full, vllm).readings} == {
+        (Role.GENERATION, 5),
+        (Role.STEPS, 1),
+        (Role.RUNNING, 1),
+        (Role.CONTEXT, 400),
+    }
 
 
 def test_t3_every_http_family_twice_is_not_our_business():
@@ -231,11 +238,14 @@ def test_t12_gauges_that_restart_with_every_scrape_are_not_read():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_t13_nothing_is_read_that_is_not_a_count(name: str):
-    """Milliseconds, megabytes and 0..1 `_perc` stay where they are."""
+    """Milliseconds and megabytes stay where they are; a 0..1 `_perc` is only read times what it is a share of."""
     other_units = ("_seconds", "_ms", "_mb", "_perc", "_usage", "_duration", "_ratio")
     readings = (read(page.read_text()) for page in (FIXTURES / name).glob("*.prom"))
-    series = {reading.series.split("{")[0] for page in readings for reading in page.readings}
-    assert not [one for one in series if one.endswith(other_units) or "_seconds_" in one]
+    all_readings = [reading for page in readings for reading in page.readings]
+    counts = [reading for reading in all_readings if reading.role is not Role.INTER_TOKEN_SECONDS]
+    series = {one.series.split("{")[0] for one in counts if not one.series.endswith("*cache_config_info")}
+    assert not [one for one in series if one.endswith(other_units) or "_seconds_sum" in one]
+    assert all(one.role is Role.CONTEXT for one in counts if "_perc" in one.series)
 
 
 def test_t17_llamacpp_tells_no_start_time():
@@ -306,3 +316,60 @@ def test_live_count_needs_both_its_parts():
     old = without(body("llamacpp/2026-10-burst-after"), "n_busy_slots_per_decode")
     assert Role.LIVE_GENERATION not in totals(read(old))
     assert totals(read(old))[Role.STEPS] == 1801
+
+
+# ------------------------------------------------------------------------- factors that stand in labels
+
+
+def kv_page(*infos: str, usage: str = 'kv_cache_usage_perc{engine="0",model_name="m"} 0.5') -> str:
+    lines = [usage, *(f"cache_config_info{{{info}}} 1" for info in infos)]
+    return "".join(f"vllm:{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("infos", "tokens"),
+    [
+        (['engine="0",kv_cache_size_tokens="1000",num_gpu_blocks="40",block_size="16"'], 500),
+        (['engine="0",kv_cache_size_tokens="None",num_gpu_blocks="40",block_size="16"'], 320),
+        (['engine="0",kv_cache_size_tokens="0",num_gpu_blocks="40",block_size="16"'], 320),
+        (['num_gpu_blocks="40",block_size="16"'], 320),  # V0 names no engine
+        (
+            [
+                'engine="0",num_gpu_blocks="40",block_size="16"',
+                'engine="1",num_gpu_blocks="9",block_size="9"',
+            ],
+            320,
+        ),
+        (['engine="0",num_gpu_blocks="None",block_size="16"'], None),
+        (['engine="0",num_gpu_blocks="0",block_size="16"'], None),
+        (['engine="0",num_gpu_blocks="-40",block_size="-16"'], None),
+        (['engine="0",num_gpu_blocks="1e999",block_size="16"'], None),
+        (['engine="0",num_gpu_blocks="nan",block_size="16"'], None),
+        (['engine="0",num_gpu_blocks="\\x00 many",block_size=""'], None),
+        (['engine="0",block_size="16"'], None),
+        (['engine="1",num_gpu_blocks="40",block_size="16"'], None),
+        ([], None),
+        # two replicas on one node's page that it does not tell apart
+        (['ReplicaId="a",kv_cache_size_tokens="1000"', 'ReplicaId="b",kv_cache_size_tokens="2000"'], None),
+        (['ReplicaId="a",kv_cache_size_tokens="1000"', 'ReplicaId="b",kv_cache_size_tokens="1000"'], 500),
+    ],
+)
+def test_context_is_read_where_the_labels_tell_the_capacity(infos: list[str], tokens: float | None):
+    page = read_page(kv_page(*infos), by_name("vllm"))
+    assert [reading.value for reading in page.readings] == ([] if tokens is None else [tokens])
+
+
+def test_context_is_read_once_from_pages_that_name_the_gauge_twice():
+    """vLLM 0.9.2 to 0.11 has both names; before it has the older one."""
+    info = 'engine="0",kv_cache_size_tokens="1000"'
+    old = 'gpu_cache_usage_perc{engine="0",model_name="m"} 0.25'
+    both = read(kv_page(info) + f"vllm:{old}\n")
+    assert [reading.value for reading in both.readings] == [500]
+    assert [reading.value for reading in read(kv_page(info, usage=old)).readings] == [250]
+
+
+def test_context_of_data_parallel_engines_is_each_ones_share_of_its_own():
+    info = ['engine="0",kv_cache_size_tokens="1000"', 'engine="1",kv_cache_size_tokens="3000"']
+    second = 'vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5\n'
+    page = read(kv_page(*info) + second)
+    assert [reading.value for reading in page.readings] == [500, 1500]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from joulemeter.dialects import by_name, read_page
+from joulemeter.model import Role
 from joulemeter.simulation.completions import asked
 from joulemeter.simulation.engine import Engine, Request
 from joulemeter.simulation.pairs import MODELS
@@ -68,6 +70,9 @@ class Clock:
             seen()
             self.now += max(wait, 0.001)
 
+    def page(self) -> str:
+        return generate_latest(self._registry).decode()
+
     def value(self, name: str, **labels: str) -> float:
         found = self._registry.get_sample_value(name, {"model_name": "tiny", "engine": "0", **labels})
         assert found is not None
@@ -95,6 +100,25 @@ def test_counters_move_as_vllms_do(node):
     assert clock.value("vllm:iteration_tokens_total_count") == 20  # the first chunk alone is not in it
     assert clock.value("vllm:inter_token_latency_seconds_count") == 19
     assert clock.value("vllm:time_to_first_token_seconds_count") == 1
+
+
+def test_page_is_read_with_first_tokens_and_context(node):
+    clock = Clock(node)
+    clock.serving.submit(Request(0, 600, 200, cached_tokens=0), clock.now)
+    seen: list[dict[Role, float]] = []
+
+    def look() -> None:
+        page = read_page(clock.page(), by_name("vllm"))
+        seen.append({reading.role: reading.value for reading in page.readings})
+
+    clock.run(10.0, look)
+    decoding = [roles for roles in seen if roles[Role.RUNNING]]
+    assert {roles[Role.FIRST_TOKENS] for roles in decoding if roles[Role.GENERATION]} == {1}
+    for roles in decoding:
+        if roles[Role.GENERATION]:
+            assert roles[Role.CONTEXT] == pytest.approx(600 + roles[Role.GENERATION], abs=2)
+    assert len(decoding) > 20
+    assert (seen[-1][Role.RUNNING], seen[-1][Role.CONTEXT], seen[-1][Role.FIRST_TOKENS]) == (0, 0, 1)
 
 
 def test_cached_tokens_are_counted_apart(node):

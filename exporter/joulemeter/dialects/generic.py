@@ -25,6 +25,12 @@ class GenericNames:
     """Counter of prompt tokens that a cache saved."""
     requests: str | None = None
     """Counter of finished requests."""
+    steps: str | None = None
+    """Counter of engine steps (forward passes)."""
+    first_tokens: str | None = None
+    """Counter of requests whose first token is made, such as the count of a histogram of times to it."""
+    inter_token_seconds: str | None = None
+    """Counter of the seconds between generated tokens, summed over tokens; read where there are no `steps`."""
     running: str | None = None
     """Gauge of requests in the batch."""
     waiting: str | None = None
@@ -41,6 +47,9 @@ def generic(names: GenericNames) -> Dialect:
         (prompt, names.prompt, names.prompt_moves),
         (Role.CACHED_PROMPT, names.cached_prompt, names.prompt_moves),
         (Role.REQUESTS, names.requests, Moves.FINISH),
+        (Role.STEPS, names.steps, Moves.STEP),
+        (Role.FIRST_TOKENS, names.first_tokens, Moves.FIRST_TOKEN),
+        (Role.INTER_TOKEN_SECONDS, names.inter_token_seconds, Moves.STEP),
         (Role.RUNNING, names.running, None),
         (Role.WAITING, names.waiting, None),
     )

@@ -14,7 +14,7 @@ from joulemeter.errors import PageError
 MAX_SERIES: Final = 1000
 """More series of ours than this on one page is not a server we can follow."""
 MAX_LINE_CHARACTERS: Final = 8192
-"""The parser's time grows with the square of a line's length; real lines of ours stay below 400."""
+"""The parser's time grows with the square of a line's length; real lines of ours stay below 1200."""
 MAX_VALUE: Final = 1e18
 """A million tokens a second for thirty thousand years."""
 

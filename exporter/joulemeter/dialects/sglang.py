@@ -6,6 +6,11 @@ older versions back to 0.4.6, and recorded from 0.5.23:
 * `realtime_tokens_total` moves with every prefill chunk and decode step; its decode leaves out the first
   token, which prefill makes, and its prefill includes the one-token probes of /health_generate;
 * `prompt_tokens_total`, `generation_tokens_total` and `cached_tokens_total` move when a request ends;
+* `time_to_first_token_seconds` counts a request at its first token, streaming or not;
+* `inter_token_latency_seconds` moves with every token of a streaming request. A request that does not stream is
+  looked at every fifty tokens, and those after the last look are never counted (recorded: 4 times 49 of 2392);
+* `num_used_tokens` leaves out what only the prefix cache keeps, counts shared prefixes once, and moves as rarely
+  as the gauge of running requests: with a prefill batch, and every forty decode steps;
 * series appear with their first use, at their full value, and `is_streaming` was added to them by 0.5.19;
 * with --enable-metrics-for-all-schedulers every rank publishes the same tokens.
 """
@@ -23,9 +28,12 @@ PLUGIN: Final = CounterDialect(
     prefixes=("sglang:",),
     always=(
         Rule(Role.GENERATION, "generation_tokens_total", Moves.FINISH),
+        Rule(Role.FIRST_TOKENS, "time_to_first_token_seconds_count", Moves.FIRST_TOKEN),
+        Rule(Role.INTER_TOKEN_SECONDS, "inter_token_latency_seconds_sum", Moves.STEP),
         Rule(Role.REQUESTS, "num_requests_total", Moves.FINISH),
         Rule(Role.RUNNING, "num_running_reqs"),
         Rule(Role.WAITING, "num_queue_reqs"),
+        Rule(Role.CONTEXT, "num_used_tokens"),
     ),
     ways=(
         # Since 0.5.7 to 0.5.10.

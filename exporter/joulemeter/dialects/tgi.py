@@ -5,6 +5,8 @@ Read from TGI 3.3.6-dev0 (router/src/server.rs, validation.rs, backends/v3/src/b
 * no model label: name and version come from /info;
 * prompts count when a request is validated, before it queues (and if it is rejected later), generated
   tokens when it ends; counters do not end in `_total`;
+* first tokens are not counted, nor the tokens that running requests keep: `batch_current_max_tokens` is what
+  they may grow to;
 * there is no counter of cached prompt tokens although version 3 caches prefixes: prompts are all counted as
   computed.
 """
