@@ -11,7 +11,7 @@ from typing import Final, cast
 from dashboards.keys import SPOKEN, attribute_docs, meaning, settings
 from joulemeter import catalog, cli
 from joulemeter.dialects import NAMES, by_name, generic
-from joulemeter.dialects.rules import CounterDialect, Rule
+from joulemeter.dialects.rules import CounterDialect, InLabels, Rule
 from joulemeter.model import EnergySource, Moves, Role
 from joulemeter.runtime import daemon, exposition
 
@@ -166,5 +166,7 @@ def _rules(dialect: CounterDialect) -> Iterator[list[str]]:
 def _rule_series(dialect: CounterDialect, rule: Rule) -> str:
     prefix = dialect.prefixes[0]
     where = f'{{{rule.where[0]}="{rule.where[1]}"}}' if rule.where else ""
-    times = f" * {prefix}{rule.times}" if rule.times else ""
+    times = f" * {prefix}{rule.factor_name}" if rule.factor_name else ""
+    if isinstance(rule.times, InLabels):
+        times += f" (label {', or '.join(' * '.join(way) for way in rule.times.ways)})"
     return _code(f"{prefix}{rule.name}{where}{times}")
