@@ -123,6 +123,7 @@ class Simulation:
                 meter_up=True,
                 gpus_up=frozenset(uuids),
                 statuses={uuid: GpuStatus(power_watts=400.0) for uuid in uuids},
+                server_use={},
                 throttle_seconds={(uuid, "thermal"): 0.0 for uuid in uuids},
                 servers={
                     name: ServerState(

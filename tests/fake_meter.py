@@ -22,6 +22,7 @@ class FakeMeter:
     known: dict[str, Gpu] = field(default_factory=dict)
     on_status: Callable[[str], GpuStatus] = lambda _: GpuStatus()
     processes: dict[str, frozenset[int]] = field(default_factory=dict)
+    use: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
     def gpus(self) -> Mapping[str, Gpu]:
@@ -44,6 +45,9 @@ class FakeMeter:
 
     def compute_processes(self) -> Mapping[str, frozenset[int]]:
         return self.processes
+
+    def process_use(self, uuid: str) -> Mapping[int, float] | None:
+        return self.use.get(uuid)
 
     def close(self) -> None:
         self.closed += 1

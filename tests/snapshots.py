@@ -67,6 +67,7 @@ def around(**changes: object) -> Surroundings:
         "gpus_up": frozenset(),
         "statuses": {},
         "throttle_seconds": {},
+        "server_use": {},
         "servers": {},
         "grid": GridSample(
             "FR", 44.18, "static", "static", "lifecycle", "production", "annual", "Ember 2025 FR"
@@ -94,6 +95,12 @@ def full() -> Snapshot:
                 BIG.uuid: GpuStatus(512.5, 700.0, 0.97, 64e9, 85.5e9, 61.0),
                 SHARED.uuid: GpuStatus(power_watts=300.0),
                 LOST.uuid: GpuStatus(power_watts=20.0),  # the last answer before it was lost: not shown
+            },
+            server_use={
+                ("twins-a", SHARED.uuid): 0.625,
+                ("twins-b", SHARED.uuid): 0.0,
+                ("twins-b", LOST.uuid): 0.5,  # a lost GPU has no gauges
+                ("gone", SHARED.uuid): 0.25,  # nor has a server that nobody watches
             },
             throttle_seconds={(BIG.uuid, "power_cap"): 12.5, (BIG.uuid, "thermal"): 0.0},
             servers={

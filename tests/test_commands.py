@@ -261,6 +261,9 @@ def test_demo_is_marked_as_simulated_and_ends_when_interrupted(tmp_path):
         assert len(page.values("gpu_energy_joules_total")) == 4
         assert len(page.labels("model_energy_joules_total", "model")) == 3
         assert page.imbalance() <= 1e-9
+        pairs = {("llama-3.1-8b-instruct", "2"), ("qwen3-8b", "2")}
+        until(lambda: daemon.page().labels("server_gpu_utilization_ratio", "server", "gpu") == pairs)
+        assert 0 <= daemon.page().total("server_gpu_utilization_ratio") <= 1
         until(lambda: "SIMULATED node" in daemon.output)
         assert f"Metrics: {daemon.url}/metrics" in daemon.output
         daemon.send(signal.SIGINT)

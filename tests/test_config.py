@@ -136,11 +136,14 @@ BAD = {
     "servers[0].model: expected text, got ' '": server(model=" "),
     "servers[0].model: expected text, got '\\ud800'": server(model="\ud800"),
     "servers[0].gpus: expected auto, or a list such as [0, 1] or ['GPU-...'], got 0": server(gpus=0),
+    "servers[0].gpus[1]: 'MIG-41c0' is a MIG instance, and energy is counted for whole GPUs: give the 'GPU-...' UUID"
+    " above it in the list of `nvidia-smi -L`; servers on instances of one GPU then share it": server(
+        gpus=["GPU-aa", "MIG-41c0"]
+    ),
     "servers[0].gpus: expected auto, or a list such as [0, 1] or ['GPU-...'], got []": server(gpus=[]),
     f"servers[0].gpus[1]: {ANY_GPU} '1'": server(gpus=[0, "1"]),
     f"servers[0].gpus[0]: {ANY_GPU} -1": server(gpus=[-1]),
     f"servers[0].gpus[0]: {ANY_GPU} True": server(gpus=[True]),
-    f"servers[0].gpus[0]: {ANY_GPU} 'MIG-1'": server(gpus=["MIG-1"]),
     "servers[0].gpus[1]: 0 is already in the list; name each GPU once": server(gpus=[0, 0]),
     "servers[1]: same URL as servers[0], 'http://127.0.0.1:8000/metrics'; keep one of them": {
         "servers": [CHAT, {"url": "http://127.0.0.1:8000/metrics", "name": "other"}]

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import random
+import re
 import subprocess
 import threading
 import time
@@ -376,6 +377,22 @@ def test_other_paths(recording):
     assert 'href="/metrics"' in recording.other["/"].text
 
 
+def test_use_of_a_shared_gpu_is_told_by_server(recording):
+    pages = [page for page in recording.pages if page.values("server_gpu_utilization_ratio")]
+    assert {
+        pair for page in pages for pair in page.labels("server_gpu_utilization_ratio", "server", "gpu")
+    } == {
+        ("llama", "2"),
+        ("qwen", "2"),
+    }
+    for name in ("llama", "qwen"):
+        used = [page.value("server_gpu_utilization_ratio", server=name) for page in pages]
+        assert 0.02 < max(used) <= 0.55  # each has the GPU half of the time at most
+    together = max(page.total("server_gpu_utilization_ratio") for page in pages)
+    assert together <= 1.0
+    assert recording.pages[-1].total("server_gpu_utilization_ratio") < together  # it rests
+
+
 # ---------------------------------------------------------------------------------------------- probe, end
 
 
@@ -384,8 +401,9 @@ def test_probe_tells_what_there_is(recording):
     report = recording.probe.stdout
     assert "  0 NVIDIA H100 80GB HBM3 GPU-00000000-0000-4000-8000-000000000000: " in report
     assert report.count(" W from counter, moves every ") == 4
-    assert f"  big: vllm 0.32.0 serving {BIG}; GPUs 0, 1; answers in " in report
-    assert f"  qwen: vllm 0.32.0 serving {QWEN}; GPUs 2; answers in " in report
+    used = r" \(its kernels run [0-9]+% of the time\)"
+    assert re.search(f"  big: vllm 0.32.0 serving {BIG}; GPUs 0{used}, 1{used}; answers in ", report)
+    assert re.search(f"  qwen: vllm 0.32.0 serving {QWEN}; GPUs 2{used}; answers in ", report)
     assert "  XX: 500 gCO2e/kWh" in report
     assert report.endswith("To mend\n  nothing\n")
 

@@ -287,6 +287,20 @@ async def test_throttling_counts_from_when_it_was_first_seen():
         await bench.until(lambda: counted() == 5.0)
 
 
+async def test_use_of_processes_is_asked_of_shared_gpus_that_tell():
+    bench = Bench("chat", "code")
+    bench.meter.known |= {f"GPU-{index}": gpu(index) for index in (1, 2)}
+    bench.meter.use = {"GPU-0": {7: 0.5}, "GPU-1": {8: 0.25}}  # GPU-2 does not tell
+    bench.owners = lambda: {
+        "chat": frozenset({"GPU-0", "GPU-1", "GPU-2"}),
+        "code": frozenset({"GPU-1", "GPU-2"}),
+    }
+    async with bench.running():
+        await bench.until(lambda: bench.observer.process_use == {"GPU-1": {8: 0.25}})
+        bench.meter.use.clear()
+        await bench.until(lambda: bench.observer.process_use == {})
+
+
 # ---------------------------------------------------------------------------------------------- owning
 
 

@@ -25,12 +25,14 @@ class Node:
         self.asked: list[tuple[int, str]] = []
         self.finder = OwnerFinder(lambda: servers, self.meter, gpus_of=self._gpus_of)
 
-    def _gpus_of(self, port: int, host: str, processes: Mapping[str, frozenset[int]]) -> frozenset[str]:
+    def _gpus_of(
+        self, port: int, host: str, processes: Mapping[str, frozenset[int]]
+    ) -> Mapping[str, frozenset[int]]:
         self.asked.append((port, host))
         found = self.behind[port]
         if isinstance(found, DiscoveryError):
             raise found
-        return found & processes.keys()  # only a GPU that answers lists processes
+        return {uuid: processes[uuid] for uuid in found & processes.keys()}  # a lost GPU lists none
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,20 @@ def test_lost_gpu_keeps_its_owner_and_any_other_can_be_given_up():
     node.meter.processes["GPU-1"] = frozenset({101})
     node.behind[8000] = frozenset({"GPU-0"})  # the server was started again, on one GPU
     assert node.finder.find() == {"chat": {"GPU-0"}}
+
+
+def test_processes_are_told_of_servers_that_were_looked_for():
+    servers = (ServerConfig(URL, "chat"), ServerConfig("http://127.0.0.1:8001/metrics", "code", gpus=(1,)))
+    node = Node(*servers)
+    node.behind[8000] = frozenset({"GPU-0", "GPU-1"})
+    node.finder.find()
+    assert node.finder.processes == {"chat": {"GPU-0": {100}, "GPU-1": {101}}}
+    del node.meter.processes["GPU-1"]
+    node.finder.find()
+    assert node.finder.processes == {"chat": {"GPU-0": {100}}}
+    node.behind[8000] = DiscoveryError("127.0.0.1:8000: nobody listens")
+    node.finder.find()
+    assert node.finder.processes == {}
 
 
 def test_server_whose_only_gpu_is_lost_keeps_it():

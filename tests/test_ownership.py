@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemeter.ownership import OwnerGroup, owner_groups
+from joulemeter.ownership import OwnerGroup, owner_groups, shared_gpus, use_by_server
 
 
 def sets(**uses: str) -> Mapping[str, frozenset[str]]:
@@ -62,3 +62,28 @@ def test_order_of_the_servers_does_not_matter(uses: Mapping[str, frozenset[str]]
     items = list(uses.items())
     random.shuffle(items)
     assert owner_groups(dict(items)) == owner_groups(uses)
+
+
+def test_gpus_are_shared_by_servers_that_use_them():
+    assert shared_gpus(sets(a="12", b="23", c="3", d="4", e="").values()) == {"2", "3"}
+    assert shared_gpus([]) == frozenset()
+
+
+CHAT, CODE, OTHER = frozenset({10, 11}), frozenset({20}), 99
+PROCESSES = {"chat": {"1": CHAT, "2": CHAT}, "code": {"1": CODE}}
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        ({}, {}),
+        ({"1": {10: 0.25, 11: 0.25, 20: 0.125}}, {("chat", "1"): 0.5, ("code", "1"): 0.125}),
+        ({"1": {20: 0.5, OTHER: 0.25}}, {("chat", "1"): 0.0, ("code", "1"): 0.5}),
+        ({"1": {10: 0.75, 11: 0.75}}, {("chat", "1"): 1.0, ("code", "1"): 0.0}),
+        ({"1": {}}, {("chat", "1"): 0.0, ("code", "1"): 0.0}),  # nobody used it
+        ({"1": {OTHER: 0.5}}, {}),  # or these are the servers, numbered as outside of the container
+        ({"3": {10: 0.5}}, {}),
+    ],
+)
+def test_use_is_added_up_by_server(use: dict[str, dict[int, float]], told: dict[tuple[str, str], float]):
+    assert use_by_server(PROCESSES, use) == told

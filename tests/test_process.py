@@ -48,13 +48,13 @@ def test_gpus_of_the_server_and_its_descendants(server: tuple[int, int, int, int
     port, pid, _, grandchild = server
     mine = frozenset({os.getpid()})
     processes = {"GPU-a": frozenset({grandchild}), "GPU-b": mine, "GPU-c": mine | {pid}, "GPU-d": frozenset()}
-    assert gpus_of(port, "127.0.0.1", processes) == {"GPU-a", "GPU-c"}
+    assert gpus_of(port, "127.0.0.1", processes) == {"GPU-a": {grandchild}, "GPU-c": {pid}}
 
 
 def test_server_without_gpu_uses_none(server: tuple[int, int, int, int]):
     port, *_ = server
-    assert gpus_of(port, "127.0.0.1", {}) == frozenset()
-    assert gpus_of(port, "127.0.0.1", {"GPU-a": frozenset({os.getpid()})}) == frozenset()
+    assert gpus_of(port, "127.0.0.1", {}) == {}
+    assert gpus_of(port, "127.0.0.1", {"GPU-a": frozenset({os.getpid()})}) == {}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_several_processes_may_share_a_socket(proc: Proc):
     proc.process(101, 100, 400, 500)
     proc.process(102, 100, 400)
     assert listeners(8000, "127.0.0.1", Look(proc.root)) == {100, 101}
-    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({102})}, Look(proc.root)) == {"GPU-a"}
+    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({102})}, Look(proc.root)) == {"GPU-a": {102}}
 
 
 def test_servers_of_one_look_share_what_is_slow_to_read(proc: Proc):
@@ -176,7 +176,7 @@ def test_tgi_launcher_is_parent_of_router_and_shards(proc: Proc):
     proc.process(102, 100, name="python3")
     proc.process(103, 90, name="python3")  # somebody else's, from the same shell
     processes = {"GPU-a": frozenset({102}), "GPU-b": frozenset({103})}
-    assert gpus_of(8000, "127.0.0.1", processes, Look(proc.root)) == {"GPU-a"}
+    assert gpus_of(8000, "127.0.0.1", processes, Look(proc.root)).keys() == {"GPU-a"}
 
 
 @pytest.mark.parametrize("state", [None, "01"])
@@ -228,4 +228,4 @@ def test_process_that_ends_while_we_look(proc: Proc):
     proc.socket(LOOPBACK, 500)
     proc.process(100, 1, 500)
     (proc.root / "101").mkdir()  # its files are gone already
-    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({100})}, Look(proc.root)) == {"GPU-a"}
+    assert gpus_of(8000, "127.0.0.1", {"GPU-a": frozenset({100})}, Look(proc.root)) == {"GPU-a": {100}}

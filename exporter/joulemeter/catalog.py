@@ -182,6 +182,13 @@ SERVER_INFO = Metric(
 SERVER_GPU_INFO = Metric(
     "joulemeter_server_gpu_info", "gauge", "1; this server uses this GPU.", (*SERVED, *GPU)
 )
+SERVER_GPU_UTILIZATION = Metric(
+    "joulemeter_server_gpu_utilization_ratio",
+    "gauge",
+    "Mean share of time in which kernels of this server's processes ran on a GPU that servers share, 0 to 1, as NVML"
+    " samples it: a second opinion beside the estimated split, and no part of it.",
+    ("server", *GPU),
+)
 
 # ---------------------------------------------------------------------------------------------- ourselves
 SOURCE_UP = Metric(

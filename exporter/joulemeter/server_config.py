@@ -156,6 +156,13 @@ def _gpus(section: Section) -> tuple[int | str, ...] | None:
         section.problem("gpus", f"expected auto, or a list such as [0, 1] or ['GPU-...'], got {shown(value)}")
         return None
     for index, gpu in enumerate(value):
+        if isinstance(gpu, str) and gpu.startswith("MIG-"):
+            section.problem(
+                f"gpus[{index}]",
+                f"{shown(gpu)} is a MIG instance, and energy is counted for whole GPUs: give the 'GPU-...' UUID"
+                " above it in the list of `nvidia-smi -L`; servers on instances of one GPU then share it",
+            )
+            continue
         is_index = isinstance(gpu, int) and not isinstance(gpu, bool) and gpu >= 0
         if not is_index and not (isinstance(gpu, str) and gpu.startswith("GPU-")):
             section.problem(f"gpus[{index}]", f"expected an index >= 0 or a 'GPU-...' UUID, got {shown(gpu)}")

@@ -38,6 +38,7 @@ class Surroundings:
     gpus_up: frozenset[str]
     statuses: Mapping[str, GpuStatus]
     throttle_seconds: Mapping[tuple[str, str], float]
+    server_use: Mapping[tuple[str, str], float]
     servers: Mapping[str, ServerState]
     grid: GridSample
     pue: float
@@ -60,6 +61,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
         _work(books),
         _hardware(books, around),
         _servers(books, around),
+        _use(books, around),
         _own(around),
     ):
         for metric, labels, value in part:
@@ -163,6 +165,13 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             running = account.history.running(model)
             if state.up and running is not None:
                 yield catalog.MODEL_REQUESTS_RUNNING, served, running
+
+
+def _use(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
+    for (name, uuid), ratio in around.server_use.items():
+        account = books.servers.get(name)
+        if account is not None and uuid in account.uses and uuid in around.gpus_up & books.gpus.keys():
+            yield catalog.SERVER_GPU_UTILIZATION, (name, *_gpu(books.gpus[uuid].gpu)), ratio
 
 
 def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:

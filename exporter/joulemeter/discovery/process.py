@@ -68,7 +68,7 @@ class Look:
 
 def gpus_of(
     port: int, host: str, compute_processes: Mapping[str, frozenset[int]], look: Look | None = None
-) -> frozenset[str]:
+) -> dict[str, frozenset[int]]:
     """Find the GPUs on which a server's processes compute.
 
     Who listens is looked for among the processes that compute and their ancestors, and only then among all: a
@@ -81,7 +81,7 @@ def gpus_of(
         look: shared by servers that are looked for together; by default a new one at this host.
 
     Returns:
-        UUIDs; empty while none of the server's processes uses a GPU.
+        The server's pids by UUID of the GPU; empty while none of its processes uses one.
 
     Raises:
         DiscoveryError: the server runs elsewhere or out of sight; the message says how to go on.
@@ -100,7 +100,7 @@ def gpus_of(
             f" run joulemeter in the host's process namespace (hostPID: true, --pid=host), or {REMEDY}"
         )
     users = frozenset(pid for pid in everyone if not servers.isdisjoint(ancestry[pid]))
-    return frozenset(uuid for uuid, pids in compute_processes.items() if pids & users)
+    return {uuid: pids & users for uuid, pids in compute_processes.items() if pids & users}
 
 
 def listeners(port: int, host: str, look: Look | None = None) -> frozenset[int]:

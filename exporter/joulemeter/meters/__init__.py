@@ -32,5 +32,11 @@ class EnergyMeter(Protocol):
     def compute_processes(self) -> Mapping[str, frozenset[int]]:
         """Pids with a compute context, by UUID. Slow (milliseconds a GPU on a real driver)."""
 
+    def process_use(self, uuid: str) -> Mapping[int, float] | None:
+        """Share of a GPU that each process used since last asked, 0 to 1, by pid; None where it is not told.
+
+        A process that is not named used nothing.
+        """
+
     def close(self) -> None:
         """Let go of the library."""

@@ -4,8 +4,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pynvml
@@ -13,6 +12,7 @@ import pynvml
 from joulemeter.counters import PowerIntegral
 from joulemeter.errors import MeterError
 from joulemeter.meters.nvml_figures import WATTS_PER_MILLIWATT, optional, power_watts, read_status
+from joulemeter.meters.nvml_processes import ProcessUse, compute_pids
 from joulemeter.model import EnergyReading, EnergySource, Gpu, GpuStatus
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class _Device:
     failing_since_seconds: float | None = None
     failures: int = 0
     retry_at_seconds: float = 0.0
+    process_use: ProcessUse = field(default_factory=ProcessUse)
 
 
 class NvmlMeter:
@@ -133,28 +134,35 @@ class NvmlMeter:
 
     def status(self, uuid: str) -> GpuStatus:
         """The slow readings of one GPU; what fails is None."""
-        device = self._devices.get(uuid)
-        if device is None or device.handle is None or device.failing_since_seconds is not None:
-            return GpuStatus()
-        return read_status(self._nvml, device.handle)
+        device = self._answering(uuid)
+        return read_status(self._nvml, device.handle) if device else GpuStatus()
 
     def compute_processes(self) -> Mapping[str, frozenset[int]]:
         """Pids with a compute context on each GPU that answers."""
         processes = {}
         for uuid, device in self._devices.copy().items():
             handle = device.handle
-            if handle is None:
-                continue
-            found = optional(self._nvml, partial(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle))
-            if found is not None:
-                processes[uuid] = frozenset(int(process.pid) for process in found)
+            pids = None if handle is None else compute_pids(self._nvml, handle)
+            if pids is not None:
+                processes[uuid] = pids
         return processes
+
+    def process_use(self, uuid: str) -> Mapping[int, float] | None:
+        """Share of a GPU that each process used since last asked, by pid; None where it is not told."""
+        device = self._answering(uuid)
+        return device.process_use.read(self._nvml, device.handle) if device else None
 
     def close(self) -> None:
         """Shut NVML down."""
         if self._opened:
             self._opened = False
             optional(self._nvml, self._nvml.nvmlShutdown)
+
+    def _answering(self, uuid: str) -> _Device | None:
+        """Return a GPU that answers now."""
+        device = self._devices.get(uuid)
+        answers = device is not None and device.handle is not None and device.failing_since_seconds is None
+        return device if answers else None
 
     def _load(self) -> None:
         """Load the named library, if any, before the binding loads the driver's."""

@@ -18,6 +18,7 @@ from joulemeter.grids import fixed, static
 from joulemeter.meters import EnergyMeter
 from joulemeter.meters.nvml import NvmlMeter
 from joulemeter.model import Amount, GridSample
+from joulemeter.ownership import use_by_server
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
@@ -119,6 +120,7 @@ def build_observer(
                 gpus_up=meter.up,
                 statuses=observer.statuses,
                 throttle_seconds=observer.throttle_seconds,
+                server_use=use_by_server(finder.processes, observer.process_use),
                 servers={
                     name: _state(watch, observer.health[name]) for name, watch in observer.watches.items()
                 },

@@ -13,7 +13,7 @@ from joulemeter.counters import RunningTotal
 from joulemeter.errors import JoulemeterError
 from joulemeter.meters import EnergyMeter
 from joulemeter.model import GpuStatus, Observation
-from joulemeter.ownership import owner_groups
+from joulemeter.ownership import owner_groups, shared_gpus
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.sampler import Sampler
 from joulemeter.runtime.threads import in_daemon_thread
@@ -95,6 +95,7 @@ class Observer:
         self._learned: set[str] = set()
         self.health: dict[str, ServerHealth] = {}
         self.statuses: dict[str, GpuStatus] = {}
+        self.process_use: Mapping[str, Mapping[int, float]] = {}
         self.latest: Snapshot | None = None
         self.ticked_at_seconds = time.monotonic()
 
@@ -222,9 +223,14 @@ class Observer:
                     self.add_server(server)
 
     async def _read_statuses(self) -> None:
-        statuses = await in_daemon_thread(
-            lambda: {uuid: self._meter.status(uuid) for uuid in self._meter.gpus}
+        shared = shared_gpus(self._books.servers[name].uses for name in self._watches)
+        statuses, use = await in_daemon_thread(
+            lambda: (
+                {uuid: self._meter.status(uuid) for uuid in self._meter.gpus},
+                {uuid: self._meter.process_use(uuid) for uuid in shared},
+            )
         )
+        self.process_use = {uuid: of_gpu for uuid, of_gpu in use.items() if of_gpu is not None}
         for uuid, status in statuses.items():
             self.statuses[uuid] = status
             for reason, seconds in status.throttle_seconds.items():

@@ -12,7 +12,7 @@ from joulemeter.server_config import DEFAULT_PORTS, ServerConfig
 
 log = logging.getLogger(__name__)
 
-GpusOf = Callable[[int, str, Mapping[str, frozenset[int]]], frozenset[str]]
+GpusOf = Callable[[int, str, Mapping[str, frozenset[int]]], Mapping[str, frozenset[int]]]
 
 
 class OwnerFinder:
@@ -21,8 +21,12 @@ class OwnerFinder:
     Args:
         servers: the servers watched now.
         meter: knows the GPUs and the processes on them.
-        gpus_of: (port, host, compute processes by UUID) -> UUIDs; raises DiscoveryError. By default one look at
-            this host's processes for all servers.
+        gpus_of: (port, host, compute processes by UUID) -> the server's own; raises DiscoveryError. By default one
+            look at this host's processes for all servers.
+
+    Attributes:
+        problems: what is wrong with servers whose GPUs are not known, by name.
+        processes: pids by UUID by name of the servers whose processes were found; replaced as a whole.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class OwnerFinder:
         self._meter = meter
         self._gpus_of = gpus_of
         self.problems: dict[str, str] = {}
+        self.processes: Mapping[str, Mapping[str, frozenset[int]]] = {}
         self._found: dict[str, frozenset[str]] = {}
         self._said: dict[str, str] = {}
 
@@ -49,32 +54,36 @@ class OwnerFinder:
             processes = self._meter.compute_processes()
         gpus_of = self._gpus_of or partial(process.gpus_of, look=process.Look())
         found: dict[str, frozenset[str] | None] = {}
+        own: dict[str, Mapping[str, frozenset[int]]] = {}
         for server in servers:
             try:
-                found[server.name] = self._of(server, processes, gpus_of)
+                if server.gpus is None:
+                    own[server.name] = _behind_port(server, processes, gpus_of)
+                found[server.name] = self._of(server, own.get(server.name, {}), processes)
                 self.problems.pop(server.name, None)
             except DiscoveryError as error:
                 found[server.name] = frozenset() if isinstance(error, NobodyListensError) else None
                 self.problems[server.name] = str(error)
             self._say(server.name, found[server.name])
+        self.processes = own
         return found
 
     def _of(
-        self, server: ServerConfig, processes: Mapping[str, frozenset[int]], gpus_of: GpusOf
+        self, server: ServerConfig, own: Mapping[str, frozenset[int]], listed: Mapping[str, frozenset[int]]
     ) -> frozenset[str]:
         if server.gpus is None:
-            url = urlsplit(server.url)
-            port = url.port or DEFAULT_PORTS[url.scheme]
-            uuids = gpus_of(port, url.hostname or "", processes)
-            lost = self._meter.gpus.keys() - processes.keys()
-            uuids |= self._found.get(server.name, frozenset()) & lost  # a lost GPU lists no process
+            lost = self._meter.gpus.keys() - listed.keys()
+            uuids = (
+                own.keys() | self._found.get(server.name, frozenset()) & lost
+            )  # a lost GPU lists no process
             if not uuids:
                 raise DiscoveryError(
-                    f"server {server.name}: the process on port {port} and its children use no GPU that NVML lists:"
-                    " run joulemeter in the host's PID namespace, or name the GPUs (gpus: [0])"
+                    f"server {server.name}: the process on port {_port(server)} and its children use no GPU that NVML"
+                    " lists: run joulemeter in the host's PID namespace (and, where GPUs are cut into MIG instances,"
+                    " as root with NVIDIA_MIG_MONITOR_DEVICES=all), or name the GPUs (gpus: [0])"
                 )
-            self._found[server.name] = uuids
-            return uuids
+            self._found[server.name] = frozenset(uuids)
+            return frozenset(uuids)
         by_index = {gpu.index: uuid for uuid, gpu in self._meter.gpus.items()}
         wanted = {by_index.get(gpu, str(gpu)) if isinstance(gpu, int) else gpu for gpu in server.gpus}
         missing = wanted - self._meter.gpus.keys()
@@ -97,3 +106,15 @@ class OwnerFinder:
         if self._said.get(name) != line:
             self._said[name] = line
             log.log(logging.INFO if uuids else logging.WARNING, "server %s: %s", name, line)
+
+
+def _behind_port(
+    server: ServerConfig, processes: Mapping[str, frozenset[int]], gpus_of: GpusOf
+) -> Mapping[str, frozenset[int]]:
+    """Find the server's own among the processes that compute. Raises DiscoveryError."""
+    return gpus_of(_port(server), urlsplit(server.url).hostname or "", processes)
+
+
+def _port(server: ServerConfig) -> int:
+    url = urlsplit(server.url)
+    return url.port or DEFAULT_PORTS[url.scheme]

@@ -3,7 +3,7 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from joulemeter.config import Config
 from joulemeter.errors import JoulemeterError, MeterError
 from joulemeter.meters import EnergyMeter
 from joulemeter.model import EnergyReading, Gpu, GridSample
+from joulemeter.ownership import use_by_server
 from joulemeter.runtime.daemon import grid_sample, nvml_meter
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.owners import OwnerFinder
@@ -74,11 +75,32 @@ async def probe(config: Config) -> tuple[str, bool]:
             problems = await asyncio.gather(*(_observed(watch) for watch in watches))
         finder = OwnerFinder(lambda: found, meter)
         owners = await asyncio.to_thread(finder.find)
-        report.servers(watches, problems, meter, owners, finder.problems)
+        use = use_by_server(finder.processes, await asyncio.to_thread(_process_use, meter))
+        owned = {name: _in_words(name, uuids, meter.gpus, use) for name, uuids in owners.items() if uuids}
+        report.servers(watches, problems, owned, finder.problems)
     finally:
         await asyncio.to_thread(meter.close)
     report.grid(grid_sample(config.grid), config.pue)
     return report.text(), report.attributes
+
+
+def _process_use(meter: EnergyMeter) -> dict[str, Mapping[int, float]]:
+    """What each process used of the GPUs that tell, lately."""
+    use = {uuid: meter.process_use(uuid) for uuid in meter.gpus}
+    return {uuid: of_gpu for uuid, of_gpu in use.items() if of_gpu is not None}
+
+
+def _in_words(
+    server: str, uuids: frozenset[str], gpus: Mapping[str, Gpu], use: Mapping[tuple[str, str], float]
+) -> str:
+    """A server's GPUs by index, and how much it uses of those that tell."""
+    words = []
+    for gpu in sorted((gpus[uuid] for uuid in uuids), key=lambda gpu: gpu.index):
+        ratio = use.get((server, gpu.uuid))
+        words.append(
+            f"{gpu.index}" if ratio is None else f"{gpu.index} (its kernels run {ratio:.0%} of the time)"
+        )
+    return ", ".join(words)
 
 
 async def _observed(watch: ServerWatch) -> str | frozenset[str]:
@@ -134,8 +156,7 @@ class Report:
         self,
         watches: Sequence[ServerWatch],
         answers: Sequence[str | frozenset[str]],
-        meter: EnergyMeter,
-        owners: dict[str, frozenset[str] | None],
+        gpus: Mapping[str, str],
         problems: dict[str, str],
     ) -> None:
         """Each server with its dialect, models and GPUs."""
@@ -146,16 +167,12 @@ class Report:
                 self._lines.append(f"  {server.name}: does not answer as a server that we know")
                 self._mend.append(answer)
                 continue
-            uuids = owners.get(server.name)
-            indexes = (
-                ", ".join(str(meter.gpus[uuid].index) for uuid in sorted(uuids)) if uuids else "not known"
-            )
             dialect = watch.dialect.name if watch.dialect else ""
             self._lines.append(
-                f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))}; GPUs {indexes};"
-                f" answers in {watch.response_seconds[-1] * 1e3:.0f} ms"
+                f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))}; "
+                f" GPUs {gpus.get(server.name, 'not known')}; answers in {watch.response_seconds[-1] * 1e3:.0f} ms"
             )
-            if uuids:
+            if server.name in gpus:
                 self.attributes = True
             elif server.name in problems:
                 self._mend.append(problems[server.name])

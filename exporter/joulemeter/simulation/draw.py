@@ -17,8 +17,9 @@ class Slot:
     def __init__(self, slot: layout.Slot) -> None:
         self._slot = slot
 
-    def occupy(self, pid: int, *, memory_bytes: int = 0) -> None:
-        """Enter the GPU's process list."""
+    def occupy(self, pid: int, *, memory_bytes: int = 0, mig_instance: int = 0) -> None:
+        """Enter the GPU's process list; the instance counts where the GPU is cut into some."""
+        self._slot.mig_instance = mig_instance
         self._slot.memory_bytes = memory_bytes
         self._slot.pid = pid
 

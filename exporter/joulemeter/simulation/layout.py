@@ -14,6 +14,7 @@ SLOTS: Final = 16
 PIECES: Final = 32
 """History kept per slot: a server that writes every 50 ms keeps 1.5 s, well over a counter's period."""
 NAME_BYTES: Final = 96
+MAX_MIG_INSTANCES: Final = 7
 THROTTLE_COUNTERS: Final = 6
 
 SYSTEM_FUNCTIONS: Final = (
@@ -43,12 +44,16 @@ DEVICE_FUNCTIONS: Final = (
     "DeviceGetTemperature",
     "DeviceGetCurrentClocksEventReasons",
     "DeviceGetComputeRunningProcesses",
+    "MigDeviceGetComputeRunningProcesses",
     "DeviceGetProcessUtilization",
     "DeviceGetMigMode",
+    "DeviceGetMaxMigDeviceCount",
+    "DeviceGetMigDeviceHandleByIndex",
     *(f"Field{field}" for field in FIELDS),
 )
 FUNCTIONS: Final = (*SYSTEM_FUNCTIONS, *DEVICE_FUNCTIONS)
-"""What is counted and can be told to fail or be slow: NVML's names without `nvml`, and single fields."""
+"""What is counted and can be told to fail or be slow: NVML's names without `nvml`, single fields, and
+calls on MIG instances apart from those on their GPU."""
 
 
 class Piece(ctypes.Structure):
@@ -73,6 +78,7 @@ class Slot(ctypes.Structure):
 
     _fields_ = (
         ("pid", ctypes.c_uint32),
+        ("mig_instance", ctypes.c_uint32),
         ("utilization_percent", ctypes.c_uint32),
         ("memory_bytes", ctypes.c_uint64),
         ("draw", Ring),
@@ -119,6 +125,7 @@ class Gpu(ctypes.Structure):
         ("memory_total_bytes", ctypes.c_uint64),
         ("clocks_event_reasons", ctypes.c_uint64),
         ("throttle_nanoseconds", ctypes.c_uint64 * THROTTLE_COUNTERS),
+        ("mig_instances", ctypes.c_uint32),
         ("idle", Ring),
         ("slots", Slot * SLOTS),
         ("behaviours", Behaviour * len(FUNCTIONS)),
@@ -158,7 +165,10 @@ def _declare(name: str, kind: Any) -> str:
 
 def _definitions() -> str:
     lines = ["#include <stddef.h>", "#include <stdint.h>"]
-    lines += [f"#define {name} {value}" for name, value in (("SLOTS", SLOTS), ("PIECES", PIECES))]
+    lines += [
+        f"#define {name} {value}"
+        for name, value in (("SLOTS", SLOTS), ("PIECES", PIECES), ("MAX_MIG_INSTANCES", MAX_MIG_INSTANCES))
+    ]
     lines += [f"enum {{ {', '.join(f'FN_{name}' for name in FUNCTIONS)} }};"]
     for structure in STRUCTURES:
         name = structure.__name__.lower()

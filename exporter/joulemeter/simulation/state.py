@@ -183,6 +183,12 @@ class NvmlState:
         for index, (pid, size) in enumerate(memory_bytes.items()):
             self.slot(gpu, index).occupy(pid, memory_bytes=size)
 
+    def set_mig_instances(self, gpu: int, count: int) -> None:
+        """Cut the GPU into MIG instances; 0 takes it out of MIG mode."""
+        if not 0 <= count <= layout.MAX_MIG_INSTANCES:
+            raise ValueError(f"{count} MIG instances: a GPU has room for {layout.MAX_MIG_INSTANCES}")
+        self._gpu(gpu).mig_instances = count
+
     # ------------------------------------------------------------ faults
 
     def set_error(self, gpu: int | None, function: str, code: int, *, one_in: int = 1) -> None:

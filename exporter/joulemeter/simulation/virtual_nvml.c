@@ -4,8 +4,9 @@
  * demo drive the real pynvml binding: struct layouts, error codes, ticks of the energy counter, latency.
  *
  * What it does not do: the energy counter is exact at its ticks (a real one is sampled), field 185 and
- * nvmlDeviceGetPowerUsage give instant power where most real boards give a 1 s average, and there are no MIG
- * devices, events or sample buffers.
+ * nvmlDeviceGetPowerUsage give instant power where most real boards give a 1 s average, what a process uses is its
+ * server's mean of the last half second or so whatever time is asked about, MIG instances list their processes and
+ * nothing else, and there are no events or sample buffers.
  *
  * The state's layout is rendered from layout.py into layout.h when this file is compiled. Every value has one writer.
  * Rings are lock-free: a writer stores the piece, then the count; a reader that sees the count move reads again.
@@ -86,6 +87,7 @@ typedef struct {
     } value;
 } nvmlFieldValue_t;
 
+enum { SAMPLE_MICROSECONDS = 1000000 / 6 }; /* "between 1 second and 1/6 second", as nvml.h says of utilisation */
 enum { VALUE_UNSIGNED_INT = 1, VALUE_UNSIGNED_LONG_LONG = 3 };
 
 /* ---------------------------------------------------------------------------------------------------- this process */
@@ -167,14 +169,17 @@ static nvmlReturn_t device_call(struct gpu *gpu, int function) {
     return gpu->present ? result : NVML_ERROR_GPU_IS_LOST;
 }
 
-/* A handle is a number: the initialisation it belongs to, and the index of its GPU. */
+/* A handle is a number: the initialisation it belongs to, the MIG instance from 1 (3 bits; 0: the whole GPU), and the
+ * GPU from 1 (5 bits). */
 static nvmlDevice_t handle_of(unsigned int index) {
     return (nvmlDevice_t)(uintptr_t)(library_epoch << 8 | (index + 1));
 }
 
-static nvmlReturn_t enter(nvmlDevice_t handle, int function, struct gpu **gpu) {
+static unsigned int instance_of(nvmlDevice_t handle) { return (unsigned int)((uintptr_t)handle >> 5 & 7); }
+
+static nvmlReturn_t enter_any(nvmlDevice_t handle, int function, struct gpu **gpu) {
     uintptr_t number = (uintptr_t)handle;
-    uintptr_t index = (number & 0xff) - 1;
+    uintptr_t index = (number & 0x1f) - 1;
     nvmlReturn_t result = ready();
     if (result)
         return result;
@@ -182,6 +187,11 @@ static nvmlReturn_t enter(nvmlDevice_t handle, int function, struct gpu **gpu) {
         return NVML_ERROR_INVALID_ARGUMENT;
     *gpu = &state->gpus[index];
     return device_call(*gpu, function);
+}
+
+static nvmlReturn_t enter(nvmlDevice_t handle, int function, struct gpu **gpu) {
+    nvmlReturn_t result = enter_any(handle, function, gpu);
+    return !result && instance_of(handle) ? NVML_ERROR_NOT_SUPPORTED : result;
 }
 
 #define ENTER(handle, function)                                                                                         \
@@ -451,6 +461,8 @@ nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count, nvmlFieldV
 
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t handle, nvmlUtilization_t *rates) {
     ENTER(handle, DeviceGetUtilizationRates);
+    if (gpu->mig_instances)
+        return NVML_ERROR_NOT_SUPPORTED;
     unsigned int percent = 0;
     for (int slot = 0; slot < SLOTS; slot++)
         percent += gpu->slots[slot].utilization_percent;
@@ -506,13 +518,18 @@ nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t handle, unsi
 }
 
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_t *list) {
-    ENTER(handle, DeviceGetComputeRunningProcesses);
+    struct gpu *gpu;
+    unsigned int instance = instance_of(handle);
+    nvmlReturn_t entered = enter_any(
+        handle, instance ? FN_MigDeviceGetComputeRunningProcesses : FN_DeviceGetComputeRunningProcesses, &gpu);
+    if (entered)
+        return entered;
     unsigned int room = list ? *count : 0, found = 0;
     for (int i = 0; i < SLOTS; i++) {
         const struct slot *slot = &gpu->slots[i];
-        unsigned int pid = slot->pid;
-        if (pid && found++ < room)
-            list[found - 1] = (nvmlProcessInfo_t){pid, slot->memory_bytes, ~0U, ~0U}; /* no MIG instance */
+        unsigned int pid = slot->pid, part = gpu->mig_instances ? slot->mig_instance : ~0U;
+        if (pid && (!instance || instance - 1 == part) && found++ < room)
+            list[found - 1] = (nvmlProcessInfo_t){pid, slot->memory_bytes, part, gpu->mig_instances ? 0 : ~0U};
     }
     *count = found;
     return found > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
@@ -521,13 +538,19 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t handle, unsign
 nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlProcessUtilizationSample_t *list,
                                              unsigned int *count, unsigned long long since) {
     ENTER(handle, DeviceGetProcessUtilization);
-    (void)since; /* every sample is of now */
+    unsigned long long now = (unsigned long long)wall_microseconds(), sampled = now - now % SAMPLE_MICROSECONDS;
+    if (gpu->mig_instances)
+        return NVML_ERROR_NOT_SUPPORTED;
+    if (since >= sampled) {
+        *count = 0;
+        return NVML_ERROR_NOT_FOUND;
+    }
     unsigned int room = list ? *count : 0, found = 0;
     for (int i = 0; i < SLOTS; i++) {
         unsigned int pid = gpu->slots[i].pid, percent = gpu->slots[i].utilization_percent;
         if (pid && percent && found++ < room)
             list[found - 1] = (nvmlProcessUtilizationSample_t){
-                pid, (unsigned long long)wall_microseconds(), percent, percent / 2, 0, 0};
+                pid, sampled, percent, percent / 2, 0, 0};
     }
     *count = found;
     if (!found)
@@ -537,6 +560,20 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlProcessUti
 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t handle, unsigned int *current, unsigned int *pending) {
     ENTER(handle, DeviceGetMigMode);
-    *current = *pending = 0;
+    *current = *pending = gpu->mig_instances > 0;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t handle, unsigned int *count) {
+    ENTER(handle, DeviceGetMaxMigDeviceCount);
+    *count = MAX_MIG_INSTANCES;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t handle, unsigned int index, nvmlDevice_t *instance) {
+    ENTER(handle, DeviceGetMigDeviceHandleByIndex);
+    if (index >= gpu->mig_instances)
+        return NVML_ERROR_NOT_FOUND;
+    *instance = (nvmlDevice_t)((uintptr_t)handle | (uintptr_t)(index + 1) << 5);
     return NVML_SUCCESS;
 }

@@ -1,0 +1,86 @@
+"""The processes on one GPU, as NVML names them: who computes there, and how much of it each of them uses.
+
+`nvml` is the binding, `handle` a device of its present initialisation.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from statistics import fmean
+from typing import Any, Final
+
+import pynvml
+
+from joulemeter.meters.nvml_figures import optional
+
+MICROSECONDS_PER_SECOND: Final = 1e6
+PERCENT: Final = 100
+NO_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_SUCCESS})
+"""What the call answers while nobody uses the GPU; of a success without samples pynvml makes an error too."""
+
+
+def compute_pids(nvml: Any, handle: Any) -> frozenset[int] | None:
+    """Pids with a compute context; None where nobody may be named.
+
+    A GPU that is cut into MIG instances names the processes of all of them, but to privileged users only
+    (nvml.h, nvmlDeviceGetComputeRunningProcesses); others are told by the instances that they may use. Energy is
+    counted for the whole GPU, so all are processes of the GPU.
+    """
+    named = [
+        processes
+        for part in (handle, *_instances(nvml, handle))
+        if (processes := optional(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, part))) is not None
+    ]
+    return frozenset(int(process.pid) for processes in named for process in processes) if named else None
+
+
+def is_divided(nvml: Any, handle: Any) -> bool:
+    """Say whether the GPU is in MIG mode now."""
+    mode = optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
+    return mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
+
+
+def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
+    if not is_divided(nvml, handle):
+        return
+    for index in range(optional(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
+        instance = optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
+        if instance is not None:  # an index that no instance has is NOT_FOUND
+            yield instance
+
+
+class ProcessUse:
+    """How much of one GPU each process used since it was last asked, as NVML samples it.
+
+    NVML names only processes that used the GPU: one that is not named used nothing. But silence is no answer
+    from a driver that never named anybody, and MIG mode has no such samples.
+
+    Args:
+        wall_clock: Unix time; the samples carry it.
+    """
+
+    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+        self._wall_clock = wall_clock
+        self._newest_microseconds = 0
+        self._answers = False
+
+    def read(self, nvml: Any, handle: Any) -> Mapping[int, float] | None:
+        """Mean share of the time in which a process's kernels ran, 0 to 1, by pid; None where it is not told."""
+        if self._newest_microseconds > self._wall_clock() * MICROSECONDS_PER_SECOND:
+            self._newest_microseconds = 0  # the clock was set back: no sample would be newer for as long
+        since = self._newest_microseconds
+        try:
+            samples = nvml.nvmlDeviceGetProcessUtilization(handle, since)
+        except nvml.NVMLError as error:
+            return {} if error.value in NO_SAMPLES and self._answers else None
+        except nvml.NVMLLibraryMismatchError:
+            return None
+        percents: dict[int, list[int]] = {}
+        for sample in samples:
+            if (
+                sample.timeStamp > since and sample.smUtil <= PERCENT
+            ):  # drivers leave rubbish in unused entries
+                percents.setdefault(int(sample.pid), []).append(sample.smUtil)
+                self._newest_microseconds = max(self._newest_microseconds, int(sample.timeStamp))
+        self._answers = self._answers or bool(percents)
+        return {pid: fmean(found) / PERCENT for pid, found in percents.items()} if self._answers else None
