@@ -169,7 +169,7 @@ class Report:
                 continue
             dialect = watch.dialect.name if watch.dialect else ""
             self._lines.append(
-                f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))}; "
+                f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))};"
                 f" GPUs {gpus.get(server.name, 'not known')}; answers in {watch.response_seconds[-1] * 1e3:.0f} ms"
             )
             if server.name in gpus:
