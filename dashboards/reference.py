@@ -146,7 +146,7 @@ def _dialects() -> Iterator[str]:
     for name in NAMES:
         dialect = cast("CounterDialect", by_name(name))
         yield f"### `{name}`\n\n{_first_line(import_module(f'joulemeter.dialects.{name}'))}"
-        yield _table(["role", "series", "moves"], _rules(dialect))
+        yield _table(["role", "series", "moves"], [*_rules(dialect), *_side_page(dialect)])
     yield f"### `generic`\n\n{_first_line(generic)} See `servers[].metrics` above."
 
 
@@ -161,6 +161,12 @@ def _rules(dialect: CounterDialect) -> Iterator[list[str]]:
         which = f" (alternative {number})" if len(dialect.ways) > 1 else ""
         for rule in way:
             yield [rule.role + which, _rule_series(dialect, rule), rule.moves or "gauge"]
+
+
+def _side_page(dialect: CounterDialect) -> Iterator[list[str]]:
+    if dialect.side_page is not None:
+        for role in dialect.side_page.roles:
+            yield [role, f"the page {_code(dialect.side_page.path)}, where the server has it", "gauge"]
 
 
 def _rule_series(dialect: CounterDialect, rule: Rule) -> str:

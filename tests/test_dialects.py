@@ -148,6 +148,23 @@ def test_sglang_tells_first_tokens_time_between_tokens_and_context():
     assert gauges(after)[Role.CONTEXT] == 0
 
 
+def test_llamacpp_tells_context_beside_its_metrics():
+    side_page = by_name("llamacpp").side_page
+    assert side_page is not None
+    (reading,) = side_page.read((FIXTURES / "llamacpp/2026-10-written.slots.json").read_text())
+    # A prompt of 1042 tokens and all but the last of 36 generated ones, and 512 of a prompt so far; the
+    # 2541 tokens that an idle slot keeps are read by nobody.
+    assert (reading.role, reading.value, reading.moves) == (Role.CONTEXT, 1042 + 35 + 512, None)
+
+
+@pytest.mark.parametrize("tokens", ['"7"', "null", "-1", "1.5", "true", "NaN", str(10**30)])
+def test_llamacpp_slots_that_tell_no_count_give_no_context(tokens: str):
+    side_page = by_name("llamacpp").side_page
+    assert side_page is not None
+    assert side_page.read(f'[{{"is_processing": true, "n_prompt_tokens": {tokens}}}]') == ()
+    assert side_page.read('[{"is_processing": true, "n_past": 7}]') == ()  # a build of early 2025
+
+
 # ------------------------------------------------------------------------------- when counters move
 
 

@@ -102,7 +102,7 @@ def failing(code: int) -> list[Sample]:
 
 
 def test_samples_of_one_process_are_averaged_and_rubbish_is_left_out():
-    driver, use = Driver(), ProcessUse(wall_clock=lambda: 100.0)
+    driver, use = Driver(), ProcessUse()
     driver.answer = lambda: [Sample(7, 50_000_000, 40), Sample(7, 60_000_000, 20), Sample(8, 55_000_000, 101)]
     assert use.read(driver, None) == {7: 0.3}
     driver.answer = lambda: [Sample(0, 0, 0), Sample(7, 60_000_000, 20), Sample(8, 70_000_000, 10)]
@@ -112,7 +112,7 @@ def test_samples_of_one_process_are_averaged_and_rubbish_is_left_out():
 
 def test_success_without_samples_is_no_use():
     """Of such an answer pynvml makes the error "Success"."""
-    driver, use = Driver(), ProcessUse(wall_clock=lambda: 100.0)
+    driver, use = Driver(), ProcessUse()
     driver.answer = lambda: failing(pynvml.NVML_SUCCESS)
     assert use.read(driver, None) is None
     driver.answer = lambda: [Sample(7, 50_000_000, 40)]
@@ -121,15 +121,22 @@ def test_success_without_samples_is_no_use():
     assert use.read(driver, None) == {}
 
 
-def test_clock_that_is_set_back_silences_nothing():
-    now = 100.0
-    driver, use = Driver(), ProcessUse(wall_clock=lambda: now)
-    driver.answer = lambda: [Sample(7, 99_000_000, 40)]
-    assert use.read(driver, None) == {7: 0.4}
-    now = 40.0
-    driver.answer = lambda: [Sample(7, 39_000_000, 10)]
-    assert use.read(driver, None) == {7: 0.1}
-    assert driver.asked_since == [0, 0]
+def test_clock_that_is_set_back_silences_for_some_reads_only():
+    driver, use = Driver(), ProcessUse()
+    samples = [Sample(7, 99_000_000, 40), Sample(8, 98_000_000, 20)]
+
+    def newer() -> list[Sample]:
+        found = [sample for sample in samples if sample.timeStamp > driver.asked_since[-1]]
+        return found or failing(pynvml.NVML_ERROR_NOT_FOUND)
+
+    driver.answer = newer
+    told = {7: 0.4, 8: 0.2}
+    assert [use.read(driver, None) for _ in range(9)] == [told, *[{}] * 8]  # old ones are told once
+    samples[:] = [Sample(7, 39_000_000, 10)]
+    answers = [use.read(driver, None) for _ in range(4)]
+    assert {7: 0.1} in answers
+    samples[:] = [Sample(7, 40_000_000, 30)]
+    assert use.read(driver, None) == {7: 0.3}
 
 
 # ---------------------------------------------------------------------------------------------- instances

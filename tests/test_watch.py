@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 
 from joulemeter.dialects.generic import GenericNames
 from joulemeter.errors import JoulemeterError, PageError, ServerUnreachableError
-from joulemeter.model import Role
+from joulemeter.model import PageReading, Role
 from joulemeter.runtime.http import Answer, PageClient
 from joulemeter.runtime.watch import ServerWatch
 from joulemeter.server_config import ServerConfig
@@ -262,7 +262,7 @@ async def test_model_is_asked_for_where_the_page_names_none():
     watched = watch(client)
     assert [await model_of(watched), await model_of(watched)] == ["qwen", "qwen"]
     assert watched.version == "b42"
-    assert sorted(client.asked) == ["/metrics", "/metrics", "/props", "/v1/models"]
+    assert sorted(client.asked) == ["/metrics", "/metrics", "/props", "/slots", "/v1/models"]
 
 
 async def test_configured_model_needs_no_question():
@@ -380,3 +380,77 @@ async def test_server_whose_page_is_refused_is_asked_rarely():
             await watched.observe()
         intervals.append(watched.interval_seconds())
     assert intervals == [5.0, 1.0, 5.0, 1.0]
+
+
+# ---------------------------------------------------------------------------------------------- side page
+
+
+def slots(*tokens: int) -> str:
+    busy = [{"id": i, "is_processing": True, "n_prompt_tokens": n} for i, n in enumerate(tokens)]
+    return json.dumps([*busy, {"id": 9, "is_processing": False, "n_prompt_tokens": 4000}])
+
+
+def roles(page: PageReading) -> dict[Role, tuple[str, float]]:
+    return {reading.role: (reading.model, reading.value) for reading in page.readings}
+
+
+async def test_side_page_adds_what_only_it_tells_and_is_part_of_the_cost():
+    client = FakeClient({"/metrics": LLAMACPP, "/slots": slots(1077, 23)}, seconds=[0.002])
+    watched = watch(client, model="llama")
+    assert Role.CONTEXT not in roles((await watched.observe()).page)  # before it was known who this is
+    got = await watched.observe()
+    assert roles(got.page)[Role.CONTEXT] == ("llama", 1100)
+    assert got.at_seconds == 100.001  # the metrics page's
+    assert list(watched.response_seconds) == [pytest.approx(0.004)]  # the first page alone was cheaper
+    client.paths["/slots"] = slots()
+    assert roles((await watched.observe()).page)[Role.CONTEXT] == ("llama", 0)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [PageError("http_status", "chat: HTTP 501"), "<html>", '{"error": {"code": 501}}', "[1]", "[" * 100_000],
+)
+async def test_refused_side_page_is_not_asked_for_again_and_changes_nothing(refusal: str | PageError):
+    client = FakeClient({"/metrics": LLAMACPP, "/slots": refusal}, seconds=[0.002])
+    watched = watch(client, model="llama")
+    first = await watched.observe()
+    assert [await watched.observe() for _ in range(3)] == [first] * 3
+    assert client.asked.count("/slots") == 1
+    assert watched.up is True
+    assert list(watched.response_seconds) == pytest.approx([0.002] * 4)
+
+
+async def test_side_page_that_stays_away_is_given_up_until_the_server_was_away_itself():
+    client = FakeClient({"/metrics": LLAMACPP, "/slots": DOWN})
+    watched = watch(client, model="llama")
+    for _ in range(3):
+        await watched.observe()
+    client.paths["/slots"] = slots(7)
+    assert roles((await watched.observe()).page)[Role.CONTEXT] == ("llama", 7)
+    client.paths["/slots"] = DOWN
+    for _ in range(9):
+        assert Role.CONTEXT not in roles((await watched.observe()).page)
+    assert client.asked.count("/slots") == 2 + 1 + 3
+    client.paths |= {"/metrics": DOWN, "/slots": slots(8)}
+    with pytest.raises(ServerUnreachableError):
+        await watched.observe()
+    client.paths["/metrics"] = LLAMACPP
+    await watched.observe()
+    assert roles((await watched.observe()).page)[Role.CONTEXT] == ("llama", 8)
+
+
+async def test_side_page_of_a_router_is_asked_about_the_same_model():
+    asked = []
+
+    class Router(FakeClient):
+        async def get(
+            self, url: str, server: ServerConfig, *, query: Sequence[tuple[str, str]] = ()
+        ) -> Answer:
+            asked.append(url)
+            return await super().get(url, server, query=query)
+
+    router = Router({"/metrics": LLAMACPP, "/slots": slots(5)})
+    watched = watch(router, "http://127.0.0.1:8000/metrics?model=a&autoload=false")
+    await watched.observe()
+    assert roles((await watched.observe()).page)[Role.CONTEXT] == ("a", 5)
+    assert asked[-1] == "http://127.0.0.1:8000/slots?model=a&autoload=false"

@@ -1,5 +1,6 @@
 """Dialects: how each inference server names what we need. Text in, roles out; no I/O, no state."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, Protocol, cast
@@ -7,7 +8,7 @@ from typing import Final, Protocol, cast
 from joulemeter.dialects.pages import Sample, names, pick
 from joulemeter.dialects.remedies import why_not
 from joulemeter.errors import PageError
-from joulemeter.model import PageReading
+from joulemeter.model import PageReading, Role, RoleReading
 
 NAMES: Final = ("vllm", "sglang", "llamacpp", "tgi")
 """The dialects that need no configuration, each the name of its module; `generic` is made from names."""
@@ -28,6 +29,16 @@ class IdentityQuestion:
     path: str
     model_at: tuple[str | int, ...] | None = None
     version_at: tuple[str | int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SidePage:
+    """A page beside the metrics page, which a server may refuse: what only it tells is then not known."""
+
+    path: str
+    roles: tuple[Role, ...]
+    read: Callable[[str], tuple[RoleReading, ...]]
+    """Raises PageError if the answer is no such page."""
 
 
 class Dialect(Protocol):
@@ -52,6 +63,10 @@ class Dialect(Protocol):
     @property
     def questions(self) -> tuple[IdentityQuestion, ...]:
         """Where the server says who it is."""
+
+    @property
+    def side_page(self) -> SidePage | None:
+        """What to ask for each time beside the metrics page, if anything."""
 
     @property
     def has_phases(self) -> bool:

@@ -11,13 +11,14 @@ builds of 2026-10:
 * numbers have six significant digits: counters move in steps of 10 above a million, and the live count, a
   product of two such numbers, is off by up to one in 1e5 and may fall by as much. A fall of it alone is no
   restart;
+* what requests keep in the KV cache only /slots tells (llamacpp_slots.py);
 * `n_tokens_max` is a high-water mark typed counter, and the rate gauges restart with every scrape: neither
   is read. Nor is the header Process-Start-Time-Unix, which holds monotonic microseconds.
 """
 
 from typing import Final
 
-from joulemeter.dialects import IdentityQuestion
+from joulemeter.dialects import IdentityQuestion, llamacpp_slots
 from joulemeter.dialects.rules import MODELS, CounterDialect, Rule
 from joulemeter.model import Moves, Role
 
@@ -33,5 +34,6 @@ PLUGIN: Final = CounterDialect(
         Rule(Role.RUNNING, "requests_processing"),
         Rule(Role.WAITING, "requests_deferred"),
     ),
+    side_page=llamacpp_slots.PAGE,
     questions=(MODELS, IdentityQuestion("/props", version_at=("build_info",))),
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from joulemeter.dialects import IdentityQuestion
+from joulemeter.dialects import IdentityQuestion, SidePage
 from joulemeter.dialects.pages import MAX_VALUE, Sample, fold
 from joulemeter.errors import PageError
 from joulemeter.model import GAUGES, Moves, PageReading, Role, RoleReading
@@ -95,7 +95,7 @@ class CounterDialect:
         rank_labels: labels of workers that publish the same tokens each; the worker that is furthest ahead
             counts, without its rank in the series' key. (With the lowest rank, the count would fall when that
             rank's series appears a page later than the others', and a fall means a restart.)
-        filter_path, questions, has_phases: see `Dialect`.
+        filter_path, questions, side_page, has_phases: see `Dialect`.
     """
 
     name: str
@@ -106,6 +106,7 @@ class CounterDialect:
     rank_labels: frozenset[str] = frozenset()
     filter_path: str | None = None
     questions: tuple[IdentityQuestion, ...] = ()
+    side_page: SidePage | None = None
     has_phases: bool = True
 
     @cached_property

@@ -3,8 +3,7 @@
 `nvml` is the binding, `handle` a device of its present initialisation.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from statistics import fmean
 from typing import Any, Final
@@ -13,8 +12,9 @@ import pynvml
 
 from joulemeter.meters.nvml_figures import optional
 
-MICROSECONDS_PER_SECOND: Final = 1e6
 PERCENT: Final = 100
+MAX_SILENT_READS: Final = 3
+"""After so many all samples are asked for: they carry Unix time, and after it was set back none seems newer."""
 NO_SAMPLES: Final = frozenset({pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_SUCCESS})
 """What the call answers while nobody uses the GPU; of a success without samples pynvml makes an error too."""
 
@@ -54,33 +54,33 @@ class ProcessUse:
 
     NVML names only processes that used the GPU: one that is not named used nothing. But silence is no answer
     from a driver that never named anybody, and MIG mode has no such samples.
-
-    Args:
-        wall_clock: Unix time; the samples carry it.
     """
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
+    def __init__(self) -> None:
         self._newest_microseconds = 0
+        self._silent_reads = 0
         self._answers = False
 
     def read(self, nvml: Any, handle: Any) -> Mapping[int, float] | None:
         """Mean share of the time in which a process's kernels ran, 0 to 1, by pid; None where it is not told."""
-        if self._newest_microseconds > self._wall_clock() * MICROSECONDS_PER_SECOND:
-            self._newest_microseconds = 0  # the clock was set back: no sample would be newer for as long
-        since = self._newest_microseconds
+        since = self._newest_microseconds if self._silent_reads < MAX_SILENT_READS else 0
         try:
             samples = nvml.nvmlDeviceGetProcessUtilization(handle, since)
         except nvml.NVMLError as error:
-            return {} if error.value in NO_SAMPLES and self._answers else None
+            if error.value not in NO_SAMPLES:
+                return None
+            samples = ()
         except nvml.NVMLLibraryMismatchError:
             return None
+        fresh = [
+            one for one in samples if one.timeStamp > since and one.smUtil <= PERCENT
+        ]  # drivers leave rubbish
+        newest = max((int(sample.timeStamp) for sample in fresh), default=0)
+        if newest in {0, self._newest_microseconds}:  # nothing, or what was told before
+            self._silent_reads = self._silent_reads + 1 if since else 0
+            return {} if self._answers else None
+        self._newest_microseconds, self._silent_reads, self._answers = newest, 0, True
         percents: dict[int, list[int]] = {}
-        for sample in samples:
-            if (
-                sample.timeStamp > since and sample.smUtil <= PERCENT
-            ):  # drivers leave rubbish in unused entries
-                percents.setdefault(int(sample.pid), []).append(sample.smUtil)
-                self._newest_microseconds = max(self._newest_microseconds, int(sample.timeStamp))
-        self._answers = self._answers or bool(percents)
-        return {pid: fmean(found) / PERCENT for pid, found in percents.items()} if self._answers else None
+        for sample in fresh:
+            percents.setdefault(int(sample.pid), []).append(sample.smUtil)
+        return {pid: fmean(found) / PERCENT for pid, found in percents.items()}

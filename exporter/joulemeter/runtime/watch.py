@@ -13,6 +13,7 @@ from joulemeter.dialects import Dialect, Identity, IdentityQuestion, by_name, re
 from joulemeter.dialects.generic import generic
 from joulemeter.errors import PageError, ServerUnreachableError
 from joulemeter.model import Observation, PageReading, Role
+from joulemeter.runtime.beside import Beside, Told
 from joulemeter.runtime.http import Answer
 from joulemeter.server_config import METRICS_PATH, ServerConfig
 
@@ -38,6 +39,7 @@ class _Process:
     start_time_seconds: float | None
     questions: tuple[IdentityQuestion, ...]
     """Those not answered yet."""
+    beside: Beside
     observations: int = 0
     filter_works: bool | None = None
     """None until it was tried."""
@@ -70,7 +72,7 @@ class ServerWatch:
         self._place = f"{server.name} ({urlsplit(server.url)._replace(query='').geturl()})"
         self._process: _Process | None = None
         self._identity = Identity()
-        self._last_was_filtered = False
+        self._last_way = (False, False)
         self._refused = False
 
     @property
@@ -115,16 +117,20 @@ class ServerWatch:
             page = read_page(answer.body, dialect)
         except PageError as error:
             raise PageError(error.reason, f"{self._place}: {error}") from error
-        self._remember(answer, filtered=filtered)
+        beside = await self._ask_beside(process)
+        seconds = answer.duration_seconds + (beside.duration_seconds if beside else 0.0)
+        self._remember(seconds, filtered=filtered, beside=beside is not None)
         if process is None or process.start_time_seconds != page.start_time_seconds:
             questions = _worth_asking(dialect, page, self._given_model)
-            process = self._process = _Process(dialect, page.start_time_seconds, questions)
+            process = self._process = _Process(
+                dialect, page.start_time_seconds, questions, Beside(dialect.side_page)
+            )
             self.dialect = dialect
         if process.filter_works is None and not filtered:
             await asyncio.gather(self._try_filter(process, answer, page), self._identify(process))
         else:
             await self._identify(process)
-        return answer, page
+        return answer, replace(page, readings=(*page.readings, *(beside.readings if beside else ())))
 
     async def _ask_whole(self) -> Answer:
         return await self._client.get(self.server.url, self.server)
@@ -132,6 +138,12 @@ class ServerWatch:
     async def _ask_filtered(self, dialect: Dialect) -> Answer:
         query = [("name[]", name) for name in dialect.filter_names]
         return await self._client.get(self._url(dialect.filter_path or ""), self.server, query=query)
+
+    async def _ask_beside(self, process: _Process | None) -> Told | None:
+        """Return what the side page tells, once the server's dialect is known."""
+        if process is None or self._base is None:
+            return None
+        return await process.beside.ask(lambda path: self._client.get(self._url(path), self.server))
 
     async def _try_filter(self, process: _Process, whole: Answer, page: PageReading) -> None:
         """Find out whether the filtered page says the same in less than half the bytes.
@@ -181,11 +193,11 @@ class ServerWatch:
         except ServerUnreachableError:
             return None
 
-    def _remember(self, answer: Answer, *, filtered: bool) -> None:
-        if filtered != self._last_was_filtered:
+    def _remember(self, seconds: float, *, filtered: bool, beside: bool) -> None:
+        if self._last_way != (filtered, beside):
             self.response_seconds.clear()
-        self._last_was_filtered = filtered
-        self.response_seconds.append(answer.duration_seconds)
+        self._last_way = (filtered, beside)
+        self.response_seconds.append(seconds)
 
     def _with_model(self, page: PageReading) -> PageReading:
         """Name the model in readings that do not."""
