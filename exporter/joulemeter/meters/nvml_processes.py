@@ -34,14 +34,10 @@ def compute_pids(nvml: Any, handle: Any) -> frozenset[int] | None:
     return frozenset(int(process.pid) for processes in named for process in processes) if named else None
 
 
-def is_divided(nvml: Any, handle: Any) -> bool:
-    """Say whether the GPU is in MIG mode now."""
-    mode = optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
-    return mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
-
-
 def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
-    if not is_divided(nvml, handle):
+    """Yield the MIG instances that may be asked; none of a GPU that is whole."""
+    current, _ = optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)) or (None, None)
+    if current != nvml.NVML_DEVICE_MIG_ENABLE:
         return
     for index in range(optional(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
         instance = optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
@@ -72,9 +68,8 @@ class ProcessUse:
             samples = ()
         except nvml.NVMLLibraryMismatchError:
             return None
-        fresh = [
-            one for one in samples if one.timeStamp > since and one.smUtil <= PERCENT
-        ]  # drivers leave rubbish
+        # Beyond 100 is what drivers leave in entries that they do not use.
+        fresh = [sample for sample in samples if sample.timeStamp > since and sample.smUtil <= PERCENT]
         newest = max((int(sample.timeStamp) for sample in fresh), default=0)
         if newest in {0, self._newest_microseconds}:  # nothing, or what was told before
             self._silent_reads = self._silent_reads + 1 if since else 0

@@ -72,18 +72,16 @@ class OwnerFinder:
         self, server: ServerConfig, own: Mapping[str, frozenset[int]], listed: Mapping[str, frozenset[int]]
     ) -> frozenset[str]:
         if server.gpus is None:
-            lost = self._meter.gpus.keys() - listed.keys()
-            uuids = (
-                own.keys() | self._found.get(server.name, frozenset()) & lost
-            )  # a lost GPU lists no process
+            lost = self._meter.gpus.keys() - listed.keys()  # a lost GPU lists no process
+            uuids = frozenset(own) | (self._found.get(server.name, frozenset()) & lost)
             if not uuids:
                 raise DiscoveryError(
                     f"server {server.name}: the process on port {_port(server)} and its children use no GPU that NVML"
                     " lists: run joulemeter in the host's PID namespace (and, where GPUs are cut into MIG instances,"
                     " as root with NVIDIA_MIG_MONITOR_DEVICES=all), or name the GPUs (gpus: [0])"
                 )
-            self._found[server.name] = frozenset(uuids)
-            return frozenset(uuids)
+            self._found[server.name] = uuids
+            return uuids
         by_index = {gpu.index: uuid for uuid, gpu in self._meter.gpus.items()}
         wanted = {by_index.get(gpu, str(gpu)) if isinstance(gpu, int) else gpu for gpu in server.gpus}
         missing = wanted - self._meter.gpus.keys()
