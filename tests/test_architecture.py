@@ -216,7 +216,7 @@ STATES = {
 def test_name_obeys_prometheus(metric: catalog.Metric):
     assert re.fullmatch(r"joulemeter(_[a-z0-9]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
-    bare = metric.name.removesuffix("_total").removesuffix("_per_kwh")  # a rate by its customary unit
+    bare = re.sub("_per_(kwh|token)$", "", metric.name.removesuffix("_total"))  # a rate by its customary unit
     if metric.name not in COUNTS | STATES and not bare.endswith("_info"):
         assert bare.rpartition("_")[2] in BASE_UNITS
     assert not set(bare.split("_")) & {

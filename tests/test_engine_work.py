@@ -41,3 +41,31 @@ def test_context_is_read_once_a_step():
 def test_nothing_done_is_nothing():
     got = engine_work(Work(running_seconds=3.0, steps=0.0, first_tokens=0.0), 10.0, 0.0)
     assert not got.any
+
+
+def test_prompts_that_are_computed_alone_make_no_batch_look_smaller():
+    """Half of the busy time went into prompts; tokens took the other half."""
+    work = Work(40_000, generation_tokens=1000.0, first_tokens=0.0, inter_token_seconds=20.0)
+    got = engine_work(work, 10.0, 10.0, prefill_seconds=5.0)
+    assert got.steps == pytest.approx(250, rel=0.01)
+
+
+def test_replies_that_are_not_streamed_are_timed_by_the_running_gauge():
+    work = Work(generation_tokens=8000.0, first_tokens=0.0, running_seconds=80.0, inter_token_seconds=20.0)
+    assert engine_work(work, 10.0, 10.0).steps == pytest.approx(1000)
+
+
+def test_a_model_that_shares_made_tokens_only_while_its_requests_ran():
+    work = Work(generation_tokens=101, first_tokens=1, running_seconds=2.0, inter_token_seconds=2.0)
+    assert engine_work(work, 10.0, 10.0, shares=True).steps == pytest.approx(101, rel=0.15)
+    assert engine_work(work, 10.0, 10.0).steps == pytest.approx(101, rel=0.01)  # a batch is one at least
+
+
+def test_context_of_few_short_requests_comes_from_their_lengths():
+    work = Work(400, 100, 201, 0, 1.4, steps=201, first_tokens=1, context_token_seconds=0.0)
+    assert engine_work(work, 10.0, 1.4).context_reads == pytest.approx(200 * 600, rel=0.15)
+
+
+def test_steps_without_a_count_or_a_time_are_called_guessed():
+    assert engine_work(Work(generation_tokens=100, running_seconds=5), 10.0, 5.0).guessed
+    assert not engine_work(Work(generation_tokens=100, steps=100), 10.0, 5.0).guessed

@@ -1,5 +1,6 @@
 """Observations to work: per model, interpolated, and with late counters laid over the time they belong to."""
 
+import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulemeter.history import ServerHistory, Spread, Work
+from joulemeter.history import Arrivals, ServerHistory, Spread, Work
 from joulemeter.model import Moves, Observation, PageReading, Role, RoleReading
 
 
@@ -152,3 +153,14 @@ def test_an_observation_that_is_not_younger_says_nothing():
     server.observe(Page().add(Role.GENERATION, 5).at(1), default_model="?")
     server.observe(Page().add(Role.GENERATION, 50).at(1), default_model="?")
     assert server.at(2)["m"].generation_tokens == 0
+
+
+def test_requests_are_counted_by_the_moves_of_the_prompts_counter_where_nothing_else_counts_them():
+    arrivals, chance = Arrivals(), random.Random(3)
+    for rate in (0.05, 0.05, 3.0, 0.3):  # an hour each: few, few, several a second, some
+        true = counted = 0.0
+        for _ in range(3600):
+            came = sum(chance.random() < rate / 100 for _ in range(100))
+            true += came
+            counted += arrivals.advance(sum(chance.uniform(100, 900) for _ in range(came)))
+        assert counted == pytest.approx(true, rel=0.1)

@@ -73,6 +73,7 @@ LLAMACPP = Style(
         (Role.GENERATION, "finished_generated", Moves.FINISH),
         (Role.LIVE_GENERATION, "live_generated", Moves.STEP),
         (Role.STEPS, "steps", Moves.STEP),
+        (Role.CONTEXT, "context", None),
         *_GAUGES,
     ),
 )

@@ -110,7 +110,7 @@ class Attributor:
             uuid: min(window.energy_joules, watts[uuid].idle_watts * idle[uuid])
             for uuid, window in measured.items()
         }
-        works = {user: _work(use, measured, idle) for user, use in uses.items()}
+        works = {user: self._work(user, uses, measured, idle, watts) for user in uses}
         self._learn(measured, works, idle_joules, watts)
         parts = {}
         for uuid, window in measured.items():
@@ -151,6 +151,31 @@ class Attributor:
                 surplus_joules += PREFILL_SURPLUS_RATIO * max(0.0, joules) / len(use.gpus)
         return Prompts(started, surplus_joules, decoded < SHORT_REPLY_TOKENS * started)
 
+    def _work(
+        self,
+        user: User,
+        uses: Mapping[User, Used],
+        measured: Mapping[str, Measured],
+        idle: Mapping[str, float],
+        watts: Mapping[str, Levels],
+    ) -> EngineWork:
+        use = uses[user]
+        windows = {uuid: measured[uuid] for uuid in use.gpus if uuid in measured}
+        if not windows:
+            return EngineWork()
+        busy = [window.duration_seconds - idle[uuid] for uuid, window in windows.items()]
+        floor_watts = math.fsum(watts[uuid].busy_watts for uuid in windows)
+        prompt_joules = self._estimator.estimate(user).joules_per_prompt_token * use.work.prompt_tokens
+        return engine_work(
+            use.work,
+            max(window.duration_seconds for window in windows.values()),
+            math.fsum(busy) / len(busy),
+            prefill_seconds=max(0.0, prompt_joules) * (1.0 - PREFILL_SURPLUS_RATIO) / floor_watts,
+            shares=any(
+                other.work.any and other.gpus & use.gpus for name, other in uses.items() if name != user
+            ),
+        )
+
     def _use(self, user: User, use: Used, work: EngineWork, window: Measured, watts: Levels) -> Use:
         prefill_joules, decode_joules = self._estimator.estimate(user).joules(work)
         if prefill_joules + decode_joules <= 0 and use.work.running_seconds > 0:
@@ -189,12 +214,3 @@ def _steps_on(uuid: str, uses: Mapping[User, Used], seconds: float) -> float:
         else:
             total += work.generation_tokens / max(1.0, work.running_seconds / seconds)
     return total
-
-
-def _work(use: Used, measured: Mapping[str, Measured], idle: Mapping[str, float]) -> EngineWork:
-    windows = [measured[uuid] for uuid in use.gpus if uuid in measured]
-    seconds = max((window.duration_seconds for window in windows), default=0.0)
-    if seconds <= 0:
-        return EngineWork()
-    busy = [measured[uuid].duration_seconds - idle[uuid] for uuid in use.gpus if uuid in measured]
-    return engine_work(use.work, seconds, math.fsum(busy) / len(busy))

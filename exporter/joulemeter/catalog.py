@@ -34,7 +34,7 @@ REFUSAL_REASONS: Final = (
 )
 THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
 METHODS: Final = ("exclusive", "shared")
-SPLITS: Final = ("prior", "none")
+SPLITS: Final = ("prior", "estimated", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
 
@@ -170,6 +170,22 @@ METER_RESETS = Metric(
     "counter",
     "Times the GPU's energy counter restarted or jumped implausibly.",
     GPU,
+)
+
+# ---------------------------------------------------------------------------------------------- the estimate
+JOULES_PER_TOKEN = Metric(
+    "joulemeter_model_energy_joules_per_token",
+    "gauge",
+    "Estimated: what one more token would take, a computed prompt token or a generated one in a batch that runs anyway."
+    " Informative; energy over tokens is the ratio of the counters.",
+    (*SERVED, "phase"),
+)
+PHASE_UNCERTAINTY = Metric(
+    "joulemeter_model_phase_uncertainty_ratio",
+    "gauge",
+    "How far the split between this model's phases and the others on its GPUs may be off: posterior standard deviation"
+    " over value. At 0.3 and above the phases follow the hardware's prior.",
+    (*SERVED, "phase"),
 )
 
 # ---------------------------------------------------------------------------------------------- servers

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from joulemeter.history import Work
 
-PROMPT_TOKENS_OF_A_REQUEST = 500.0
-"""Taken where a server counts neither first tokens nor requests: a chat's prompt."""
-
 GAUGE_RUNNING_SECONDS = 10.0
 """Seconds of running requests from which on the gauge of context tells more than the lengths of requests."""
+WHOLE_RATIO = 0.6
+"""Of the running requests' time, what the time between tokens must come to, to be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class EngineWork:
     prompt_tokens: float = 0.0
     decoded_tokens: float = 0.0
     context_reads: float = 0.0
+    guessed: bool = False
+    """Steps are neither counted nor timed: how many requests ran says how large batches were."""
 
     @property
     def any(self) -> bool:
@@ -58,61 +59,76 @@ class EngineWork:
         )
 
 
-def engine_work(work: Work, duration_seconds: float, busy_seconds: float) -> EngineWork:
+def engine_work(
+    work: Work,
+    duration_seconds: float,
+    busy_seconds: float,
+    *,
+    prefill_seconds: float = 0.0,
+    shares: bool = False,
+) -> EngineWork:
     """Work out what a model's engine did in a window.
 
     Steps are the server's own count where it has one; else tokens over the mean batch, which is the time between
-    tokens, summed over tokens, over the time in which steps ran; else the running gauge says how large batches
-    were (docs/adr/0009-estimator.md has the errors of each).
+    tokens, summed over tokens, over the time in which tokens were made; else the running gauge says how large
+    batches were (docs/adr/0009-estimator.md has the errors of each).
 
     Args:
         work: what the server counted, an increase; what it does not count is None.
         duration_seconds: of the window, > 0.
         busy_seconds: how much of it the GPU was busy, >= 0.
+        prefill_seconds: about how long its prompts took to compute, if nothing else ran.
+        shares: whether other models were busy on the GPU too.
     """
     prompt_tokens = max(0.0, work.prompt_tokens)
     started = started_requests(work)
     decoded = max(0.0, work.generation_tokens - started)
     busy_seconds = min(max(busy_seconds, 0.0), duration_seconds)
-    steps = _steps(work, started, decoded, busy_seconds)
-    prefill_steps = _prefill_steps(steps, started, busy_seconds / duration_seconds)
     mean_running = max(0.0, work.running_seconds) / duration_seconds
     others = mean_running * (1.0 - 1.0 / (started + mean_running)) if started > 0 else 0.0
-    alone_ratio = math.exp(-max(0.0, others))
-    if decoded <= 0:
-        prefill_steps, alone_ratio = steps, 1.0
-    decode_steps = steps - prefill_steps * alone_ratio
+    alone_ratio = math.exp(-max(0.0, others)) if decoded > 0 else 1.0
+    decoding_seconds = max(0.0, busy_seconds - alone_ratio * prefill_seconds)
+    if shares:
+        decoding_seconds = min(decoding_seconds, _covered_seconds(work, started, duration_seconds))
+    busy_ratio = busy_seconds / duration_seconds
+    if work.steps is None:
+        decode_steps = decoded / _batch(work, decoding_seconds)
+        prefill_steps = _prefill_steps(decode_steps + started, started, busy_ratio)
+        steps = decode_steps + alone_ratio * prefill_steps
+    else:
+        steps = max(0.0, work.steps)
+        prefill_steps = _prefill_steps(steps, started, busy_ratio) if decoded > 0 else steps
+        decode_steps = steps - alone_ratio * prefill_steps
     return EngineWork(
         steps,
         prefill_steps * (1.0 + alone_ratio) / 2,
         prompt_tokens,
         decoded,
-        _context_reads(work, started, decoded, decode_steps, busy_seconds),
+        _context_reads(work, started, decoded, decode_steps, decoding_seconds),
+        guessed=work.steps is None and work.inter_token_seconds is None,
     )
 
 
 def started_requests(work: Work) -> float:
     """Return how many requests had their first token, as far as the server tells."""
     started = work.first_tokens if work.first_tokens is not None else work.requests
-    if started <= 0 and work.prompt_tokens > 0:
-        started = work.prompt_tokens / PROMPT_TOKENS_OF_A_REQUEST
     if work.generation_tokens > 0:
         started = min(started, work.generation_tokens)
     return max(0.0, started)
 
 
 def _context_reads(
-    work: Work, started: float, decoded: float, decode_steps: float, busy_seconds: float
+    work: Work, started: float, decoded: float, decode_steps: float, decoding_seconds: float
 ) -> float:
     """Context tokens read: by the gauge, which a few short requests slip through, or by the requests' own lengths.
 
     The gauge needs many running requests to be worth its samples; lengths need requests that began in the window.
     """
-    if decoded <= 0 or busy_seconds <= 0:
+    if decoded <= 0:
         return 0.0
     by_gauge = by_length = None
-    if work.context_token_seconds is not None:
-        by_gauge = max(0.0, work.context_token_seconds) / busy_seconds * decode_steps
+    if work.context_token_seconds is not None and decoding_seconds > 0:
+        by_gauge = max(0.0, work.context_token_seconds) / decoding_seconds * decode_steps
     if started >= 1.0:
         prompt_tokens = max(0.0, work.prompt_tokens + work.cached_prompt_tokens) / started
         by_length = decoded * (prompt_tokens + decoded / started / 2)
@@ -131,11 +147,23 @@ def _prefill_steps(steps: float, started: float, busy_ratio: float) -> float:
     return min(steps, started * (1.0 - busy_ratio + busy_ratio * alike))
 
 
-def _steps(work: Work, started: float, decoded: float, busy_seconds: float) -> float:
-    if work.steps is not None:
-        return max(0.0, work.steps)
-    if work.inter_token_seconds is not None and busy_seconds > 0:
-        batch = work.inter_token_seconds / busy_seconds
-    else:
-        batch = work.running_seconds / busy_seconds if busy_seconds > 0 else 1.0
-    return started + decoded / max(1.0, batch)
+def _batch(work: Work, decoding_seconds: float) -> float:
+    """Return the mean number of sequences in a decode step."""
+    return max(1.0, _sequence_seconds(work) / decoding_seconds) if decoding_seconds > 0 else 1.0
+
+
+def _sequence_seconds(work: Work) -> float:
+    """Time in which sequences decoded, added up over them."""
+    between = work.inter_token_seconds
+    if between is None or between < WHOLE_RATIO * work.running_seconds:
+        return work.running_seconds  # replies that are not streamed are timed in part only
+    return between
+
+
+def _covered_seconds(work: Work, started: float, duration_seconds: float) -> float:
+    """Time in which a model that shares its GPU made tokens: what its requests cover if they begin by chance."""
+    requests = started + work.running_seconds / duration_seconds
+    if requests <= 0:
+        return duration_seconds
+    each_ratio = min(1.0, _sequence_seconds(work) / requests / duration_seconds)
+    return duration_seconds * (1.0 - math.pow(1.0 - each_ratio, requests))

@@ -7,7 +7,7 @@ phases: the parts are scaled to what was measured (`attribution`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import mul
 from typing import Final
 
@@ -22,6 +22,8 @@ PRIOR_DEVIATION_RATIO: Final = 0.5
 CORRELATION: Final = 10.0
 """Errors of neighbouring windows are alike (the sensor drifts, an engine is not quite linear): so many windows say
 no more than one whose errors are its own."""
+GUESSED_DOUBT: Final = 10.0
+"""How much less windows say in which steps were guessed: such a count errs with the traffic, not by chance."""
 EDGE_SECONDS: Final = 0.03
 """Of the busy draw: what ticks leave open where idle time begins or ends in a window."""
 ERROR_RATIO: Final = 0.03
@@ -50,6 +52,14 @@ class Estimate:
 
     joules_per_unit: tuple[float, ...]
     uncertainty_ratio: Mapping[Phase, float] = field(default_factory=dict)
+    context_tokens: float = 0.0
+    """Read by a decoding sequence in a step, as a mean of late."""
+
+    @property
+    def marginal_joules(self) -> dict[Phase, float]:
+        """What one more computed prompt token, and one more decoded token in a batch that runs anyway, would take."""
+        _, prompt, decoded, read = self.joules_per_unit
+        return {Phase.PREFILL: prompt, Phase.DECODE: decoded + read * self.context_tokens}
 
     @property
     def known(self) -> bool:
@@ -116,6 +126,7 @@ class Estimator:
         self._half_life_seconds = half_life_seconds
         self._estimates: dict[User, Estimate] = {}
         self._seen: dict[User, EngineWork] = {}
+        self._solution: dict[Key, float] = {}
         self._normal: dict[Key, dict[Key, float]] = {}
         self._gradient: dict[Key, float] = {}
         self._groups: dict[frozenset[User], _Group] = {}
@@ -157,7 +168,7 @@ class Estimator:
             for number, amount in enumerate(work.amounts)
             if amount > 0
         }
-        expected_joules = sum(amount * self._value(key) for key, amount in row.items())
+        expected_joules = sum(amount * self._solution[key] for key, amount in row.items())
         weight = group.weigh(active_joules, expected_joules, EDGE_SECONDS * busy_watts)
         for key, amount in row.items():
             self._gradient[key] += weight * amount * (active_joules - expected_joules)
@@ -165,7 +176,9 @@ class Estimator:
             for other, other_amount in row.items():
                 entries[other] = entries.get(other, 0.0) + weight * amount * other_amount
         if group.windows <= EAGER_WINDOWS or group.windows % SOLVE_EVERY_WINDOWS == 0:
-            self._solve(sorted(users), group.recent_error)
+            guessed = any(work.guessed for work in works.values())
+            doubt = CORRELATION * group.recent_error * (GUESSED_DOUBT if guessed else 1.0)
+            self._solve(sorted(users), doubt)
 
     def forget(self, user: User) -> None:
         """Drop a model that is long gone; what was learned of the others stays."""
@@ -173,8 +186,7 @@ class Estimator:
             return
         del self._seen[user]
         for key in self._keys([user]):
-            del self._gradient[key]
-            del self._normal[key]
+            del self._solution[key], self._gradient[key], self._normal[key]
             for row in self._normal.values():
                 row.pop(key, None)
         self._groups = {users: group for users, group in self._groups.items() if user not in users}
@@ -185,15 +197,12 @@ class Estimator:
         self._estimates[user] = Estimate(self._prior)
         self._seen[user] = EngineWork()
         for key in self._keys([user]):
+            self._solution[key] = self._prior[key[1]]
             self._gradient[key] = 0.0
             self._normal[key] = {}
 
     def _keys(self, users: Sequence[User]) -> list[Key]:
         return [(user, number) for user in users for number in range(len(self._prior))]
-
-    def _value(self, key: Key) -> float:
-        user, number = key
-        return self._estimates[user].joules_per_unit[number]
 
     def _fade(self, user: User, factor: float) -> None:
         """Scale a model's rows and columns: what is its own fades twice, what it shares with others once."""
@@ -206,12 +215,11 @@ class Estimator:
                     self._normal[key][other] *= factor
                     self._normal[other][key] *= factor
 
-    def _solve(self, users: Sequence[User], error: float) -> None:
-        """Find the coefficients of these models, those of others as they are."""
+    def _solve(self, users: Sequence[User], doubt: float) -> None:
+        """Find the coefficients of these models, those of others as they are; windows are worth one over `doubt`."""
         keys = self._keys(users)
-        doubt = CORRELATION * error
         normal = [[self._normal[key].get(other, 0.0) / doubt for other in keys] for key in keys]
-        before = [self._value(key) for key in keys]
+        before = [self._solution[key] for key in keys]
         right = [
             self._gradient[key] / doubt + sum(map(mul, row, before))
             for key, row in zip(keys, normal, strict=True)
@@ -225,10 +233,20 @@ class Estimator:
         for key, old, new in zip(keys, before, found, strict=True):
             for other, entry in self._normal[key].items():
                 self._gradient[other] -= entry * (new - old)
+        self._solution.update(zip(keys, found, strict=True))
         uncertainties = self._uncertainties(users, normal, found)
         size = len(self._prior)
         for index, (user, ratios) in enumerate(zip(users, uncertainties, strict=True)):
-            self._estimates[user] = Estimate(tuple(found[index * size : (index + 1) * size]), ratios)
+            places = slice(index * size, (index + 1) * size)
+            seen = self._seen[user]
+            context_tokens = seen.context_reads / seen.decoded_tokens if seen.decoded_tokens > 0 else 0.0
+            own = Estimate(tuple(found[places]), ratios, context_tokens)
+            if not own.known:
+                # The model's own energy stands, its phases follow the prior: no precision that is not there.
+                believed = replace(own, joules_per_unit=tuple(centre[places]))
+                ratio = sum(own.joules(seen)) / sum(believed.joules(seen))
+                own = replace(own, joules_per_unit=tuple(ratio * value for value in centre[places]))
+            self._estimates[user] = own
 
     def _centre(
         self, users: Sequence[User], normal: Sequence[Sequence[float]], right: Sequence[float]

@@ -5,6 +5,7 @@ laid over the time in which the request ran instead (`Spread`), and agree with t
 nothing runs.
 """
 
+import math
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ PRIOR_TOKENS_PER_RUNNING_SECOND = 30.0
 """Speed of one request before any has finished: about reading speed times five, as chat servers are tuned."""
 PRIOR_RUNNING_SECONDS = 30.0
 """Weight of that prior: half a minute of running requests."""
+ARRIVAL_INTERVALS = 20.0
+RARE_RATIO = 0.4
+MOST_MOVING_RATIO = 0.95
+LEARNED_PROMPTS = 500
 PRIOR_LIVE_TOKENS = 1000.0
 """A live count is taken at its word until this many tokens say how far it is off."""
 
@@ -120,6 +125,33 @@ def _by_running_seconds() -> Spread:
 
 
 @dataclass(slots=True)
+class Arrivals:
+    """Counts requests by the prompts counter where a server counts neither first tokens nor requests.
+
+    While prompts are rare, each move of the counter is one request, or, by chance, a few; that teaches how long a
+    prompt is, which tells the number of them when every page has some.
+    """
+
+    _moving_ratio: float = 0.0
+    _moves: int = 0
+    _prompt_tokens: float = 0.0
+
+    def advance(self, prompt_increase: float) -> float:
+        """Return how many requests the increase of one interval stands for."""
+        moved = prompt_increase > 0
+        self._moving_ratio += (moved - self._moving_ratio) / ARRIVAL_INTERVALS
+        if not moved:
+            return 0.0
+        expected = -math.log1p(-min(self._moving_ratio, MOST_MOVING_RATIO))
+        by_chance = expected / -math.expm1(-expected)
+        if self._moving_ratio > RARE_RATIO:
+            return max(1.0, prompt_increase / self._prompt_tokens) if self._prompt_tokens else by_chance
+        self._moves = min(self._moves + 1, LEARNED_PROMPTS)
+        self._prompt_tokens += (prompt_increase / by_chance - self._prompt_tokens) / self._moves
+        return by_chance
+
+
+@dataclass(slots=True)
 class _ModelState:
     """One model's running totals at the latest page."""
 
@@ -130,6 +162,7 @@ class _ModelState:
     running: float = 0.0
     context_tokens: float | None = None
     prompt_spread: Spread = field(default_factory=_by_running_seconds)
+    arrivals: Arrivals = field(default_factory=Arrivals)
     _generation_spread: Spread | None = None
 
     def generation_spread(self, *, live: bool) -> Spread:
@@ -268,6 +301,9 @@ class ServerHistory:
             )
         else:
             generation_tokens = work.generation_tokens + generation_increase
+        first_tokens = increase.get(Role.FIRST_TOKENS)
+        if first_tokens is None and Role.REQUESTS not in increase:
+            first_tokens = state.arrivals.advance(prompt_tokens - work.prompt_tokens)
         state.running = running
         state.work = work + Work(
             prompt_tokens - work.prompt_tokens,
@@ -276,7 +312,7 @@ class ServerHistory:
             increase.get(Role.REQUESTS, 0.0),
             running_seconds,
             steps,
-            increase.get(Role.FIRST_TOKENS),
+            first_tokens,
             increase.get(Role.INTER_TOKEN_SECONDS),
             context_token_seconds,
         )

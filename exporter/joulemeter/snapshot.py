@@ -59,6 +59,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
     for part in (
         _energy(books),
         _work(books),
+        _estimates(books),
         _hardware(books, around),
         _servers(books, around),
         _use(books, around),
@@ -79,7 +80,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
 
 
 EXCLUSIVE, SHARED = catalog.METHODS
-PRIOR, UNSPLIT = catalog.SPLITS
+PRIOR, ESTIMATED, UNSPLIT = catalog.SPLITS
 Row = tuple[Metric, Labels, float]
 
 
@@ -124,6 +125,16 @@ def _work(books: Bookkeeper) -> Iterator[Row]:
         yield catalog.UNATTRIBUTED_TOKENS, (*_served(user), kind, reason), count
 
 
+def _estimates(books: Bookkeeper) -> Iterator[Row]:
+    for name, account in books.servers.items():
+        for model in account.history.loaded if account.has_phases else ():
+            estimate = books.attributor.estimate(User(name, model))
+            for phase, ratio in estimate.uncertainty_ratio.items():
+                labels = (*_served(User(name, model)), phase)
+                yield catalog.PHASE_UNCERTAINTY, labels, ratio
+                yield catalog.JOULES_PER_TOKEN, labels, estimate.marginal_joules[phase]
+
+
 def _hardware(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
     for uuid, account in books.gpus.items():
         labels, status = _gpu(account.gpu), around.statuses.get(uuid, GpuStatus())
@@ -157,7 +168,7 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             served = _served(User(name, model))
             gpus = [books.gpus[uuid].gpu for uuid in sorted(account.uses & books.gpus.keys())]
             product = ", ".join(sorted({gpu.product for gpu in gpus}))
-            split = (PRIOR if account.has_phases else UNSPLIT) if gpus else ""
+            split = _split(books, User(name, model), account) if gpus else ""
             method = _method(books, name, account) if gpus else ""
             yield catalog.SERVER_INFO, (*served, state.dialect, state.version, method, split, product), 1
             for gpu in gpus:
@@ -172,6 +183,13 @@ def _use(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
         account = books.servers.get(name)
         if account is not None and uuid in account.uses and uuid in around.gpus_up & books.gpus.keys():
             yield catalog.SERVER_GPU_UTILIZATION, (name, *_gpu(books.gpus[uuid].gpu)), ratio
+
+
+def _split(books: Bookkeeper, user: User, account: ServerAccount) -> str:
+    """Where the split between a model's phases comes from."""
+    if not account.has_phases:
+        return UNSPLIT
+    return ESTIMATED if books.attributor.estimate(user).known else PRIOR
 
 
 def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:
