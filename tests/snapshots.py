@@ -5,10 +5,9 @@ pages change with the page alone and not with the physics.
 """
 
 from joulemeter.accounts import Terms
-from joulemeter.attributor import Attributor
+from joulemeter.attributor import Attributor, Insight
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
-from joulemeter.estimator import Estimate
 from joulemeter.histogram import Histogram, HistogramValue
 from joulemeter.history import Work
 from joulemeter.model import (
@@ -39,16 +38,23 @@ LOST = Gpu(2, "GPU-c2", "Tesla P4", "580.95.05", EnergySource.POWER_INTEGRATION,
 EXACT = User("chat", "meta-llama/Llama-3.1-8B-Instruct")
 STRANGER = User("twins-a", STRANGE)
 UNSPLIT = User("twins-b", "embedder")
+EARLY = User("early", "just-started")
 GONE = User("chat", "an-older-model")
 
 
 class Known(Attributor):
     """Has learned of one model, in round numbers."""
 
-    def estimate(self, user: User) -> Estimate:
+    def insight(self, user: User) -> Insight:
+        if user == STRANGER:
+            return Insight("measured")
         if user != EXACT:
-            return super().estimate(user)
-        return Estimate((3.0, 0.03125, 0.0625, 2**-15), {Phase.PREFILL: 0.125, Phase.DECODE: 0.0625}, 512.0)
+            return super().insight(user)
+        return Insight(
+            "estimated",
+            {Phase.PREFILL: 0.03125, Phase.DECODE: 0.078125},
+            {Phase.PREFILL: 0.125, Phase.DECODE: 0.0625},
+        )
 
 
 def no_books(terms: Terms | None = None) -> Bookkeeper:
@@ -94,7 +100,7 @@ def empty() -> Snapshot:
 
 
 def full() -> Snapshot:
-    """A GPU of one server's own, one shared by two, one lost, and a model that is long gone."""
+    """A GPU of one server's own, one shared by two, one lost under its server, and a model that is long gone."""
     return compose(
         _full_books(),
         around(
@@ -116,6 +122,7 @@ def full() -> Snapshot:
             servers={
                 "chat": ServerState(True, "vllm", "0.32.0", _answers(0.002, 0.004, 3.0), {}),
                 "twins-a": ServerState(True, "sglang", "0.5.23", _answers(0.03), {}),
+                "early": ServerState(True, "vllm", "0.32.0", _answers(0.004), {}),
                 "twins-b": ServerState(
                     False, "generic", "", _answers(0.5), {"bad_value": 2, "http_status": 1}
                 ),
@@ -132,10 +139,11 @@ def _answers(*values_seconds: float) -> HistogramValue:
 
 def _full_books() -> Bookkeeper:
     books = no_books(Terms(idle="unattributed"))
-    for name, uuids in (("chat", {BIG.uuid}), ("twins-a", {SHARED.uuid}), ("twins-b", {SHARED.uuid})):
+    owned = {"chat": BIG, "twins-a": SHARED, "twins-b": SHARED, "early": LOST}
+    for name, gpu in owned.items():
         books.expect_server(name, name, 1000.0, counts_tokens=True)
-        books.own(name, frozenset(uuids), 1000.0)
-    for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False)):
+        books.own(name, frozenset({gpu.uuid}), 1000.0)
+    for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False), (EARLY, True)):
         running = RoleReading(Role.RUNNING, user.model, "running", 3.0, None)
         generated = RoleReading(Role.GENERATION, user.model, "generated", 7.0, Moves.STEP)
         page = PageReading("vllm", (generated, running))

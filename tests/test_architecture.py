@@ -60,6 +60,8 @@ LAYERS = (
         "priors",
         "engine_work",
         "estimator",
+        "windows",
+        "boards",
         "attribution",
         "attributor",
     },  # attribute

@@ -1,14 +1,16 @@
 """From what was measured and counted in a window to whose energy it was, before anything is learned."""
 
 import math
+from random import Random
 
 import pytest
 
-from joulemeter.attributor import Attributor, Measured, Used
+from joulemeter.attributor import Attributor
 from joulemeter.busy import Tick
 from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, Phase, User
 from joulemeter.priors import levels
+from joulemeter.windows import Measured, Used
 
 A, B = User("s", "a"), User("t", "b")
 BOARD = Gpu(0, "GPU-0", "H100", "580", EnergySource.COUNTER, 700.0)
@@ -67,4 +69,22 @@ def test_a_group_of_boards_is_learned_as_one_and_split_one_by_one():
     for uuid, joules in (("GPU-0", 6000.0), ("GPU-1", 5000.0)):
         assert math.fsum(got.parts[uuid].values()) == pytest.approx(joules)
     assert (B, Phase.IDLE) not in got.parts["GPU-1"]
-    assert attributor.estimate(A).joules(got.works[A])[1] == pytest.approx(11_000, rel=0.02)
+    assert got.parts["GPU-0"][A, Phase.DECODE] > 5000
+    assert attributor.insight(A).joules_per_token[Phase.DECODE] > 0
+
+
+def test_what_an_engine_times_itself_wins_over_the_estimate():
+    """Three quarters of the steps' time went into prompts, whatever the tokens say."""
+    attributor, random = Attributor(), Random(0)
+    for _ in range(200):
+        prefill = random.uniform(2.0, 8.0)
+        decode = 10.0 - prefill
+        work = Work(100, generation_tokens=5000, prefill_seconds=prefill, decode_seconds=decode)
+        window = Measured(BOARD, 650.0 * prefill + 500.0 * decode, 10.0)
+        got = attributor.attribute({"GPU-0": window}, {A: Used(work, ON)}).parts["GPU-0"]
+    active = got[A, Phase.PREFILL] + got[A, Phase.DECODE]
+    expected = 650.0 * prefill / (650.0 * prefill + 500.0 * decode)
+    assert got[A, Phase.PREFILL] / active == pytest.approx(expected, rel=0.05)
+    insight = attributor.insight(A)
+    assert insight.split == "measured"
+    assert insight.uncertainty_ratio[Phase.PREFILL] < 0.1

@@ -36,7 +36,7 @@ def test_a_dip_amid_busy_ticks_is_idle_for_a_part():
 def test_a_prompt_in_the_tick_in_which_work_begins_is_no_busier_for_drawing_more():
     idle, prompt, decoding = 0.04 * IDLE, 0.02 * 670, 0.04 * BUSY
     first = (idle + prompt + decoding) / 0.1
-    surplus = Prompts(1.0, 0.02 * (670 - BUSY))
+    surplus = Prompts(1.0, 670.0, 0.02 * (670 - BUSY))
     begins = ticks(120, first, BUSY, BUSY)
     assert idle_seconds(begins, IDLE, BUSY, surplus) == pytest.approx(0.14)
     assert idle_seconds(begins, IDLE, BUSY) < 0.13
@@ -45,17 +45,17 @@ def test_a_prompt_in_the_tick_in_which_work_begins_is_no_busier_for_drawing_more
 def test_a_prompt_that_outlasts_its_first_tick_fills_the_rest_of_it():
     level = BUSY / 0.65
     first = (0.06 * IDLE + 0.04 * level) / 0.1
-    long = Prompts(1.0, 500.0)
+    long = Prompts(1.0, level, 500.0)
     assert idle_seconds(ticks(120, first, level, level), IDLE, BUSY, long) == pytest.approx(0.16, rel=0.01)
 
 
 def test_between_replies_of_one_token_no_tick_is_busy_all_through():
     one = (0.08 * IDLE + 0.02 * 650) / 0.1
-    alone = Prompts(50.0, 50 * 0.02 * (650 - BUSY), alone=True)
+    alone = Prompts(50.0, 650.0, 50 * 0.02 * (650 - BUSY), alone=True)
     assert idle_seconds(ticks(*[one] * 50), IDLE, BUSY, alone) == pytest.approx(50 * 0.08)
 
 
-begun = st.builds(Prompts, st.floats(0, 100), st.floats(0, 1e5), st.booleans())
+begun = st.builds(Prompts, st.floats(0, 100), st.floats(0, 2000), st.floats(0, 1e5), st.booleans())
 
 
 @given(st.lists(st.floats(0, 1000), max_size=60), st.floats(1, 400), st.floats(1.01, 10), begun)

@@ -157,7 +157,7 @@ def test_histograms_count_upwards_to_their_count():
     for (name, labels), value in text.items():
         if name.endswith("_bucket"):
             of_labels[name.removesuffix("_bucket"), dict(labels).get("source", "")].append(value)
-    assert len(of_labels) == 4
+    assert len(of_labels) == 5
     for (name, source), counts in of_labels.items():
         assert counts == sorted(counts)
         labels = frozenset({("source", source)} if source else ())

@@ -373,3 +373,27 @@ def test_context_of_data_parallel_engines_is_each_ones_share_of_its_own():
     second = 'vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5\n'
     page = read(kv_page(*info) + second)
     assert [reading.value for reading in page.readings] == [500, 1500]
+
+
+def test_engines_that_time_their_steps_tell_the_phases_apart():
+    """Written after the servers' sources: both need a setting or a version that no recording has."""
+    tgi = read_page(
+        "tgi_request_generated_tokens_sum 10\n"
+        'tgi_batch_forward_duration_sum{method="prefill"} 1.5\n'
+        'tgi_batch_forward_duration_sum{method="decode"} 12\n',
+        by_name("tgi"),
+    )
+    sglang = read_page(
+        'sglang:generation_tokens_total{model_name="m"} 10\n'
+        'sglang:forward_execution_seconds_total{model_name="m",category="extend"} 1.5\n'
+        'sglang:forward_execution_seconds_total{model_name="m",category="decode"} 11\n'
+        'sglang:forward_execution_seconds_total{model_name="m",category="target_verify"} 1\n'
+        'sglang:forward_execution_seconds_total{model_name="m",category="idle"} 7\n',
+        by_name("sglang"),
+    )
+    for page in (tgi, sglang):
+        seconds: dict[Role, float] = {}
+        for reading in page.readings:
+            seconds[reading.role] = seconds.get(reading.role, 0.0) + reading.value
+        assert seconds[Role.PREFILL_SECONDS] == 1.5
+        assert seconds[Role.DECODE_SECONDS] == 12

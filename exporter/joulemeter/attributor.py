@@ -1,44 +1,23 @@
 """A closed window of an owner group -> whose energy it was. Pure; holds what was learned of GPUs and models.
 
-Idle is told from the counter's ticks (`busy`), what the engines did from the servers' counts (`engine_work`), what
+Idle is told from the counter's ticks (`boards`), what the engines did from the servers' counts (`engine_work`), what
 that costs from all the windows before (`estimator`); then each GPU's energy is split (`attribution`).
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from joulemeter.attribution import GpuWindow, Use, split
-from joulemeter.busy import PREFILL_SURPLUS_RATIO, BusyFloor, IdleDraw, Prompts, Tick, idle_seconds
-from joulemeter.engine_work import EngineWork, engine_work, started_requests
-from joulemeter.estimator import Estimate, Estimator
-from joulemeter.history import Work
+from joulemeter.boards import Boards, Drawn
+from joulemeter.engine_work import EngineWork, engine_work, phase_seconds
+from joulemeter.estimator import Estimator
 from joulemeter.model import Gpu, Phase, User
-from joulemeter.priors import ENGINE_JOULES, Levels, levels
+from joulemeter.priors import ENGINE_JOULES, PHASE_WATTS, PREFILL_SURPLUS_RATIO, Levels, levels
+from joulemeter.windows import Measured, Used
 
-SHORTEST_STEP_SECONDS = 0.001
-"""No engine step of a served model is shorter: steps that were counted were busy at least this long."""
-SHORT_REPLY_TOKENS = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One GPU's energy (finite, >= 0 J) over a stretch of time (> 0 s), and its counter's ticks in it."""
-
-    gpu: Gpu
-    energy_joules: float
-    duration_seconds: float
-    ticks: tuple[Tick, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What one model did in the same time, on all its GPUs together."""
-
-    work: Work
-    gpus: frozenset[str]
-    has_phases: bool = True
-    loaded: bool = True
+_ACTIVE = (Phase.PREFILL, Phase.DECODE, Phase.UNSPLIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,39 +28,55 @@ class Attributed:
     works: Mapping[User, EngineWork]
 
 
-@dataclass(slots=True)
-class _Board:
-    """What was learned of a GPU: its draw with and without steps."""
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What is known of a model: where the split of its phases comes from, and how sure it is.
 
-    idle: IdleDraw = field(default_factory=IdleDraw)
-    floor: BusyFloor = field(default_factory=BusyFloor)
+    Joules per token are marginal: of one more computed prompt token, and of one more generated token in a batch that
+    runs anyway. Uncertainties are posterior standard deviations over values.
+    """
 
-    def learned(self, ticks: tuple[Tick, ...], expected: Levels, *, floor_shows: bool) -> Levels:
-        idle_watts = self.idle.advance(ticks, expected.idle_watts, expected.busy_watts)
-        shown = ticks if floor_shows else ()  # steps of a few milliseconds, far apart, look like a low floor
-        return Levels(idle_watts, self.floor.advance(shown, idle_watts, expected.busy_watts))
+    split: Literal["measured", "estimated", "prior"]
+    joules_per_token: Mapping[Phase, float] = field(default_factory=dict)
+    uncertainty_ratio: Mapping[Phase, float] = field(default_factory=dict)
 
 
 class Attributor:
-    """Splits windows, and learns from each how to split the next."""
+    """Splits windows, and learns from each how to split the next.
+
+    Args:
+        expected: levels of a board's draw before anything was measured.
+        engine_joules: what engines are believed to cost, in proportion; see `priors.ENGINE_JOULES`.
+    """
 
     def __init__(
         self,
         *,
         expected: Callable[[Gpu], Levels] = levels,
-        engine_joules: tuple[float, ...] = ENGINE_JOULES,
+        engine_joules: tuple[float, float, float, float] = ENGINE_JOULES,
     ) -> None:
-        self._expected = expected
-        self._boards: dict[str, _Board] = {}
-        self._estimator = Estimator(engine_joules)
+        self._boards = Boards(expected)
+        self._engines = Estimator(engine_joules)
+        self._phases = Estimator(PHASE_WATTS)
+        """What each phase draws, where an engine measures how long each took."""
 
-    def estimate(self, user: User) -> Estimate:
+    def insight(self, user: User) -> Insight:
         """Return what is known of a model."""
-        return self._estimator.estimate(user)
+        estimate, measured = self._engines.estimate(user), self._phases.estimate(user)
+        per_token = {}
+        if estimate.amounts:
+            _, _, decoded, reads = estimate.amounts
+            _, prompt, per_decoded, per_read = estimate.joules_per_unit
+            context_tokens = reads / decoded if decoded > 0 else 0.0
+            per_token = {Phase.PREFILL: prompt, Phase.DECODE: per_decoded + per_read * context_tokens}
+        if measured.amounts:
+            return Insight("measured", per_token, measured.uncertainty_ratio)
+        return Insight("estimated" if estimate.known else "prior", per_token, estimate.uncertainty_ratio)
 
     def forget(self, user: User) -> None:
         """Drop a model that is long gone."""
-        self._estimator.forget(user)
+        self._engines.forget(user)
+        self._phases.forget(user)
 
     def attribute(self, measured: Mapping[str, Measured], uses: Mapping[User, Used]) -> Attributed:
         """Split the windows of an owner group's GPUs, which end at the same edge.
@@ -90,127 +85,91 @@ class Attributor:
             measured: by UUID; each is used by one model at least.
             uses: every model of the group, with work or without.
         """
-        prompts = {uuid: self._prompts_on(uuid, uses) for uuid in measured}
-        watts = {
-            uuid: self._boards.setdefault(uuid, _Board()).learned(
-                window.ticks, self._expected(window.gpu), floor_shows=not prompts[uuid].alone
-            )
-            for uuid, window in measured.items()
-        }
-        idle = {
-            uuid: _idle_seconds(
-                window,
-                _steps_on(uuid, uses, window.duration_seconds),
-                watts[uuid],
-                prompts[uuid],
-            )
-            for uuid, window in measured.items()
-        }
-        idle_joules = {
-            uuid: min(window.energy_joules, watts[uuid].idle_watts * idle[uuid])
-            for uuid, window in measured.items()
-        }
-        works = {user: self._work(user, uses, measured, idle, watts) for user in uses}
-        self._learn(measured, works, idle_joules, watts)
+        on = {uuid: {user: use for user, use in uses.items() if uuid in use.gpus} for uuid in measured}
+        prompts = {user: self._prompt_joules(user, use) for user, use in uses.items()}
+        drawn = {uuid: self._boards.look(window, on[uuid], prompts) for uuid, window in measured.items()}
+        works = {user: _work(user, uses, measured, drawn, prompts[user]) for user in uses}
+        self._learn(measured, drawn, works)
         parts = {}
         for uuid, window in measured.items():
-            of_gpu = {
-                user: self._use(user, use, works[user], window, watts[uuid])
-                for user, use in uses.items()
-                if uuid in use.gpus
-            }
-            parts[uuid] = split(GpuWindow(window.energy_joules, idle_joules[uuid]), of_gpu)
+            shares = {user: self._use(user, use, works[user], drawn[uuid]) for user, use in on[uuid].items()}
+            parts[uuid] = split(GpuWindow(window.energy_joules, drawn[uuid].idle_joules), shares)
+        for user, use in uses.items():
+            self._learn_phases(user, use, measured, drawn, parts)
         return Attributed(parts, works)
+
+    def _prompt_joules(self, user: User, use: Used) -> float:
+        _, per_prompt_token, *_ = self._engines.estimate(user).joules_per_unit
+        return per_prompt_token * max(0.0, use.work.prompt_tokens)
 
     def _learn(
         self,
         measured: Mapping[str, Measured],
+        drawn: Mapping[str, Drawn],
         works: Mapping[User, EngineWork],
-        idle_joules: Mapping[str, float],
-        watts: Mapping[str, Levels],
     ) -> None:
         lengths = [window.duration_seconds for window in measured.values()]
-        if max(lengths) - min(lengths) > 1.0:
+        if not lengths or max(lengths) - min(lengths) > 1.0:
             return  # a GPU has just joined: its energy is not of the same time as the work
-        self._estimator.advance(
+        self._engines.advance(
             works,
-            math.fsum(window.energy_joules - idle_joules[uuid] for uuid, window in measured.items()),
+            math.fsum(window.energy_joules - drawn[uuid].idle_joules for uuid, window in measured.items()),
             duration_seconds=max(lengths),
-            busy_watts=math.fsum(level.busy_watts for level in watts.values()),
+            busy_watts=math.fsum(one.busy_watts for one in drawn.values()),
         )
 
-    def _prompts_on(self, uuid: str, uses: Mapping[User, Used]) -> Prompts:
-        """What requests that began cost a GPU above its busy floor, by what is known of their models."""
-        started = surplus_joules = decoded = 0.0
-        for user, use in uses.items():
-            if uuid in use.gpus:
-                of_user = started_requests(use.work)
-                started += of_user
-                decoded += max(0.0, use.work.generation_tokens - of_user)
-                joules = self._estimator.estimate(user).joules_per_prompt_token * use.work.prompt_tokens
-                surplus_joules += PREFILL_SURPLUS_RATIO * max(0.0, joules) / len(use.gpus)
-        return Prompts(started, surplus_joules, decoded < SHORT_REPLY_TOKENS * started)
-
-    def _work(
+    def _learn_phases(
         self,
         user: User,
-        uses: Mapping[User, Used],
+        use: Used,
         measured: Mapping[str, Measured],
-        idle: Mapping[str, float],
-        watts: Mapping[str, Levels],
-    ) -> EngineWork:
-        use = uses[user]
-        windows = {uuid: measured[uuid] for uuid in use.gpus if uuid in measured}
-        if not windows:
-            return EngineWork()
-        busy = [window.duration_seconds - idle[uuid] for uuid, window in windows.items()]
-        floor_watts = math.fsum(watts[uuid].busy_watts for uuid in windows)
-        prompt_joules = self._estimator.estimate(user).joules_per_prompt_token * use.work.prompt_tokens
-        return engine_work(
-            use.work,
-            max(window.duration_seconds for window in windows.values()),
-            math.fsum(busy) / len(busy),
-            prefill_seconds=max(0.0, prompt_joules) * (1.0 - PREFILL_SURPLUS_RATIO) / floor_watts,
-            shares=any(
-                other.work.any and other.gpus & use.gpus for name, other in uses.items() if name != user
-            ),
+        drawn: Mapping[str, Drawn],
+        parts: Mapping[str, Mapping[tuple[User, Phase], float]],
+    ) -> None:
+        seconds = phase_seconds(use.work)
+        uuids = use.gpus & measured.keys()
+        if seconds is None or not uuids:
+            return
+        self._phases.advance(
+            {user: seconds},
+            math.fsum(parts[uuid].get((user, phase), 0.0) for uuid in uuids for phase in _ACTIVE),
+            duration_seconds=max(measured[uuid].duration_seconds for uuid in uuids),
+            busy_watts=math.fsum(drawn[uuid].busy_watts for uuid in uuids),
         )
 
-    def _use(self, user: User, use: Used, work: EngineWork, window: Measured, watts: Levels) -> Use:
-        prefill_joules, decode_joules = self._estimator.estimate(user).joules(work)
-        if prefill_joules + decode_joules <= 0 and use.work.running_seconds > 0:
+    def _use(self, user: User, use: Used, work: EngineWork, drawn: Drawn) -> Use:
+        """Estimate what a model took of one of its GPUs: the energy of all its work, shared equally by them."""
+        prefill_joules, decode_joules = self._engines.estimate(user).joules(work)
+        if prefill_joules + decode_joules <= 0:
             # Requests run and no counter moved: prompts whose tokens are counted when they are done.
-            seconds = min(use.work.running_seconds, window.duration_seconds)
-            prefill_joules = seconds * watts.busy_watts * len(use.gpus)
+            seconds = min(use.work.running_seconds, drawn.busy_seconds)
+            prefill_joules = max(0.0, seconds) * drawn.busy_watts * len(use.gpus)
+        timed = phase_seconds(use.work)
+        if timed is not None:  # a measured split wins over an estimated one
+            joules = prefill_joules + decode_joules
+            prefill, decode = self._phases.estimate(user).joules(timed)
+            prefill_joules = joules * prefill / (prefill + decode)
+            decode_joules = joules - prefill_joules
         share = 1.0 / len(use.gpus)
         return Use(prefill_joules * share, decode_joules * share, use.has_phases, use.loaded)
 
 
-def _idle_seconds(window: Measured, steps: float, watts: Levels, prompts: Prompts) -> float:
-    """Time in which no step ran: from the counter's ticks, or from the energy where there are none.
-
-    From the energy, with the draw at one of two levels: E = P_idle (T - B) + P_busy B, solved for B.
-    """
-    seconds = window.duration_seconds
-    shortest_seconds = min(steps * SHORTEST_STEP_SECONDS, seconds)
-    if window.ticks:
-        known_seconds = math.fsum(tick.duration_seconds for tick in window.ticks)
-        ratio = idle_seconds(window.ticks, watts.idle_watts, watts.busy_watts, prompts) / known_seconds
-        return min(ratio * seconds, seconds - shortest_seconds)
-    above_idle_joules = window.energy_joules - watts.idle_watts * seconds
-    busy_seconds = above_idle_joules / (watts.busy_watts - watts.idle_watts)
-    return seconds - min(max(busy_seconds, shortest_seconds), seconds)
-
-
-def _steps_on(uuid: str, uses: Mapping[User, Used], seconds: float) -> float:
-    """Engine steps on a GPU at least: counted, or one token per running request and step."""
-    total = 0.0
-    for use in uses.values():
-        if uuid not in use.gpus:
-            continue
-        work = use.work
-        if work.steps is not None:
-            total += max(0.0, work.steps)
-        else:
-            total += work.generation_tokens / max(1.0, work.running_seconds / seconds)
-    return total
+def _work(
+    user: User,
+    uses: Mapping[User, Used],
+    measured: Mapping[str, Measured],
+    drawn: Mapping[str, Drawn],
+    prompt_joules: float,
+) -> EngineWork:
+    use = uses[user]
+    uuids = sorted(use.gpus & measured.keys())
+    if not uuids:
+        return EngineWork()
+    floor_watts = math.fsum(drawn[uuid].busy_watts for uuid in uuids)
+    return engine_work(
+        use.work,
+        max(measured[uuid].duration_seconds for uuid in uuids),
+        math.fsum(drawn[uuid].busy_seconds for uuid in uuids) / len(uuids),
+        prefill_seconds=prompt_joules * (1.0 - PREFILL_SURPLUS_RATIO) / floor_watts,
+        shares=any(other.work.any and other.gpus & use.gpus for one, other in uses.items() if one != user),
+    )

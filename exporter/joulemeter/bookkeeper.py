@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from joulemeter.accounts import WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
-from joulemeter.attributor import Attributor, Measured, Used
+from joulemeter.attributor import Attributor
 from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
 from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, User
 from joulemeter.ownership import OwnerGroup, owner_groups
 from joulemeter.timeline import Timeline
+from joulemeter.windows import Measured, Used
 
 METER_GAP_SECONDS: Final = 10.0
 """Energy of a longer silence of the meter cannot be placed in time: it is real, and nobody's."""

@@ -17,9 +17,6 @@ DIP_RATIO = 0.9
 PLATEAU_TICKS = 5
 KEPT_WINDOWS = 60
 """Ten minutes of windows that taught something."""
-PREFILL_SURPLUS_RATIO = 0.35
-"""Of the energy of computing a prompt, what is above the busy floor: 0.34 to 0.41 in fits of six dense models, 0.37
-in one mixture of experts (those of `priors`; prefill assumed at 0.92 to 0.98 of the power limit)."""
 LOWEST_FLOOR_RATIO = 0.65
 """Of the floor that the hardware's prior expects: steps of a few milliseconds, far apart, look like a low floor."""
 
@@ -83,6 +80,8 @@ class Prompts:
     """
 
     started: float = 0.0
+    watts: float = 0.0
+    """Draw while a prompt is computed."""
     surplus_joules: float = 0.0
     alone: bool = False
 
@@ -106,7 +105,7 @@ def idle_seconds(
     quiet_watts = QUIET_RATIO * idle_watts
     if prompts.alone:
         return _idle_between_prompts(ticks, idle_watts, busy_watts, prompts)
-    prompt_watts = busy_watts / (1.0 - PREFILL_SURPLUS_RATIO)
+    prompt_watts = max(busy_watts, prompts.watts)
     starts = sum(one.power_watts <= quiet_watts < two.power_watts for one, two in pairwise(ticks))
     # The prompt that began after quiet is known if it was the only one. Of several, the long ones make most of the mean
     # and are not done within their first tick: the mean by itself makes a day's idle energy 2 % too large.

@@ -34,7 +34,7 @@ REFUSAL_REASONS: Final = (
 )
 THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
 METHODS: Final = ("exclusive", "shared")
-SPLITS: Final = ("prior", "estimated", "none")
+SPLITS: Final = ("measured", "estimated", "prior", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
 

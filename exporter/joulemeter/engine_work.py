@@ -7,6 +7,7 @@ models). Over a window it is therefore linear in the five sums here, whatever th
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from joulemeter.history import Work
 
@@ -14,6 +15,26 @@ GAUGE_RUNNING_SECONDS = 10.0
 """Seconds of running requests from which on the gauge of context tells more than the lengths of requests."""
 WHOLE_RATIO = 0.6
 """Of the running requests' time, what the time between tokens must come to, to be believed."""
+
+
+class Effort(Protocol):
+    """Amounts that energy is proportional to."""
+
+    @property
+    def any(self) -> bool:
+        """Whether an engine ran."""
+
+    @property
+    def guessed(self) -> bool:
+        """Whether an amount is neither counted nor timed."""
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """As many as there are coefficients."""
+
+    @property
+    def prefill_amounts(self) -> tuple[float, ...]:
+        """The part of the amounts that is prefill's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +69,37 @@ class EngineWork:
         """The part of the amounts that is prefill's."""
         return (self.prefill_steps, self.prompt_tokens, 0.0, 0.0)
 
-    def added(self, before: "EngineWork", kept_ratio: float) -> "EngineWork":
-        """Return this and what is kept of what was before."""
-        return EngineWork(
-            self.steps + kept_ratio * before.steps,
-            self.prefill_steps + kept_ratio * before.prefill_steps,
-            self.prompt_tokens + kept_ratio * before.prompt_tokens,
-            self.decoded_tokens + kept_ratio * before.decoded_tokens,
-            self.context_reads + kept_ratio * before.context_reads,
-        )
+
+@dataclass(frozen=True, slots=True)
+class PhaseSeconds:
+    """How long an engine's steps took in a window, by its own clock."""
+
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    guessed: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether an engine ran."""
+        return self.prefill_seconds + self.decode_seconds > 0
+
+    @property
+    def amounts(self) -> tuple[float, float]:
+        """What energy is proportional to."""
+        return (self.prefill_seconds, self.decode_seconds)
+
+    @property
+    def prefill_amounts(self) -> tuple[float, float]:
+        """The part of the amounts that is prefill's."""
+        return (self.prefill_seconds, 0.0)
+
+
+def phase_seconds(work: Work) -> PhaseSeconds | None:
+    """Return what the engine measured itself, None if it does not, or not in this window."""
+    if work.prefill_seconds is None or work.decode_seconds is None:
+        return None
+    measured = PhaseSeconds(max(0.0, work.prefill_seconds), max(0.0, work.decode_seconds))
+    return measured if measured.any else None
 
 
 def engine_work(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from operator import mul
 from typing import Final
 
-from joulemeter.engine_work import EngineWork
+from joulemeter.engine_work import Effort
 from joulemeter.least_squares import nonnegative, variances
 from joulemeter.model import Phase, User
 
@@ -45,36 +45,47 @@ KNOWN_RATIO: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is known of a model: joules per unit of `EngineWork.amounts`, and how sure the energy of each phase is.
+    """What is known of a model: joules per unit of `Effort.amounts`, and how sure the energy of each phase is.
 
     Uncertainties are posterior standard deviations over values; a phase that had no energy yet has none.
     """
 
     joules_per_unit: tuple[float, ...]
     uncertainty_ratio: Mapping[Phase, float] = field(default_factory=dict)
-    context_tokens: float = 0.0
-    """Read by a decoding sequence in a step, as a mean of late."""
-
-    @property
-    def marginal_joules(self) -> dict[Phase, float]:
-        """What one more computed prompt token, and one more decoded token in a batch that runs anyway, would take."""
-        _, prompt, decoded, read = self.joules_per_unit
-        return {Phase.PREFILL: prompt, Phase.DECODE: decoded + read * self.context_tokens}
+    amounts: tuple[float, ...] = ()
+    """What the model did of late."""
 
     @property
     def known(self) -> bool:
         """Whether the data says more than the prior does."""
         return bool(self.uncertainty_ratio) and max(self.uncertainty_ratio.values()) < KNOWN_RATIO
 
-    @property
-    def joules_per_prompt_token(self) -> float:
-        """Of a computed one, the time that it takes included."""
-        return self.joules_per_unit[1]
-
-    def joules(self, work: EngineWork) -> tuple[float, float]:
+    def joules(self, work: Effort) -> tuple[float, float]:
         """Return what prefill and decode should have taken."""
         prefill_joules = sum(map(mul, self.joules_per_unit, work.prefill_amounts))
         return prefill_joules, sum(map(mul, self.joules_per_unit, work.amounts)) - prefill_joules
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a model did of late."""
+
+    amounts: tuple[float, ...]
+    prefill_amounts: tuple[float, ...]
+    any: bool = False
+    guessed: bool = False
+
+    def then(self, work: Effort, kept_ratio: float) -> "_Seen":
+        """Return this and what is kept of what was before."""
+        return _Seen(
+            tuple(kept_ratio * old + new for old, new in zip(self.amounts, work.amounts, strict=True)),
+            tuple(
+                kept_ratio * old + new
+                for old, new in zip(self.prefill_amounts, work.prefill_amounts, strict=True)
+            ),
+            any=True,
+            guessed=work.guessed,
+        )
 
 
 @dataclass(slots=True)
@@ -110,7 +121,7 @@ class _Group:
 
 
 Key = tuple[User, int]
-"""An unknown: a model, and the place of the amount in `EngineWork.amounts`."""
+"""An unknown: a model, and the place of the amount in `Effort.amounts`."""
 
 
 class Estimator:
@@ -125,7 +136,7 @@ class Estimator:
         self._prior = tuple(prior)
         self._half_life_seconds = half_life_seconds
         self._estimates: dict[User, Estimate] = {}
-        self._seen: dict[User, EngineWork] = {}
+        self._seen: dict[User, _Seen] = {}
         self._solution: dict[Key, float] = {}
         self._normal: dict[Key, dict[Key, float]] = {}
         self._gradient: dict[Key, float] = {}
@@ -137,7 +148,7 @@ class Estimator:
 
     def advance(
         self,
-        works: Mapping[User, EngineWork],
+        works: Mapping[User, Effort],
         active_joules: float,
         *,
         duration_seconds: float,
@@ -161,7 +172,7 @@ class Estimator:
             if user not in self._estimates:
                 self._open(user)
             self._fade(user, kept**0.5)
-            self._seen[user] = work.added(self._seen[user], kept)
+            self._seen[user] = self._seen[user].then(work, kept)
         row = {
             (user, number): amount
             for user, work in works.items()
@@ -195,7 +206,8 @@ class Estimator:
 
     def _open(self, user: User) -> None:
         self._estimates[user] = Estimate(self._prior)
-        self._seen[user] = EngineWork()
+        nothing = (0.0,) * len(self._prior)
+        self._seen[user] = _Seen(nothing, nothing)
         for key in self._keys([user]):
             self._solution[key] = self._prior[key[1]]
             self._gradient[key] = 0.0
@@ -239,8 +251,7 @@ class Estimator:
         for index, (user, ratios) in enumerate(zip(users, uncertainties, strict=True)):
             places = slice(index * size, (index + 1) * size)
             seen = self._seen[user]
-            context_tokens = seen.context_reads / seen.decoded_tokens if seen.decoded_tokens > 0 else 0.0
-            own = Estimate(tuple(found[places]), ratios, context_tokens)
+            own = Estimate(tuple(found[places]), ratios, seen.amounts)
             if not own.known:
                 # The model's own energy stands, its phases follow the prior: no precision that is not there.
                 believed = replace(own, joules_per_unit=tuple(centre[places]))

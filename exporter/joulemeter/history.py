@@ -30,7 +30,8 @@ class Work:
     """What one model of one server did; cumulative in a history, an increase in a window.
 
     `running_seconds` is the integral of the running requests over time, `context_token_seconds` that of the
-    tokens they keep in the KV cache, `inter_token_seconds` the time between generated tokens, summed over them.
+    tokens they keep in the KV cache, `inter_token_seconds` the time between generated tokens, summed over them;
+    `prefill_seconds` and `decode_seconds` are what the engine's steps took by its own clock.
     What the server does not tell is None.
     """
 
@@ -43,6 +44,8 @@ class Work:
     first_tokens: float | None = None
     inter_token_seconds: float | None = None
     context_token_seconds: float | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
 
     @property
     def any(self) -> bool:
@@ -76,6 +79,8 @@ class Work:
             _sum(self.first_tokens, other.first_tokens, factor),
             _sum(self.inter_token_seconds, other.inter_token_seconds, factor),
             _sum(self.context_token_seconds, other.context_token_seconds, factor),
+            _sum(self.prefill_seconds, other.prefill_seconds, factor),
+            _sum(self.decode_seconds, other.decode_seconds, factor),
         )
 
 
@@ -315,4 +320,6 @@ class ServerHistory:
             first_tokens,
             increase.get(Role.INTER_TOKEN_SECONDS),
             context_token_seconds,
+            increase.get(Role.PREFILL_SECONDS),
+            increase.get(Role.DECODE_SECONDS),
         )

@@ -81,6 +81,10 @@ class Role(StrEnum):
     """Requests whose prefill is done."""
     INTER_TOKEN_SECONDS = "inter_token_seconds"  # noqa: S105 - a duration, not a secret
     """Seconds from each generated token but the first to the one before, summed over tokens."""
+    PREFILL_SECONDS = "prefill_seconds"
+    """Time of engine steps that computed prompts, as the engine measured it."""
+    DECODE_SECONDS = "decode_seconds"
+    """Time of engine steps that decoded, as the engine measured it."""
     RUNNING = "running"
     """Requests in the batch now (a gauge)."""
     WAITING = "waiting"

@@ -25,6 +25,12 @@ ENGINE_JOULES: Final = (3.03, 0.0282, 0.0586, 3.4e-5)
 """Per step, computed prompt token, decoded token, and context token read, with the busy floor of the time that each
 takes: Llama-3.1-8B on one H100."""
 
+PREFILL_SURPLUS_RATIO: Final = 0.35
+"""Of the energy of computing a prompt, what is above the busy floor: 0.34 to 0.41 in fits of six dense models, 0.37
+in one mixture of experts (prefill assumed at 0.92 to 0.98 of the power limit)."""
+PHASE_WATTS: Final = (1.0 / (1.0 - PREFILL_SURPLUS_RATIO), 1.2)
+"""Prefill and decode over the busy floor; decode rises from 1 to 1.5 with the batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Levels:

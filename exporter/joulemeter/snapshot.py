@@ -80,7 +80,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
 
 
 EXCLUSIVE, SHARED = catalog.METHODS
-PRIOR, ESTIMATED, UNSPLIT = catalog.SPLITS
+UNSPLIT = catalog.SPLITS[-1]
 Row = tuple[Metric, Labels, float]
 
 
@@ -128,11 +128,11 @@ def _work(books: Bookkeeper) -> Iterator[Row]:
 def _estimates(books: Bookkeeper) -> Iterator[Row]:
     for name, account in books.servers.items():
         for model in account.history.loaded if account.has_phases else ():
-            estimate = books.attributor.estimate(User(name, model))
-            for phase, ratio in estimate.uncertainty_ratio.items():
-                labels = (*_served(User(name, model)), phase)
-                yield catalog.PHASE_UNCERTAINTY, labels, ratio
-                yield catalog.JOULES_PER_TOKEN, labels, estimate.marginal_joules[phase]
+            insight = books.attributor.insight(User(name, model))
+            for phase, ratio in insight.uncertainty_ratio.items():
+                yield catalog.PHASE_UNCERTAINTY, (*_served(User(name, model)), phase), ratio
+            for phase, joules in insight.joules_per_token.items():
+                yield catalog.JOULES_PER_TOKEN, (*_served(User(name, model)), phase), joules
 
 
 def _hardware(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
@@ -168,7 +168,8 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             served = _served(User(name, model))
             gpus = [books.gpus[uuid].gpu for uuid in sorted(account.uses & books.gpus.keys())]
             product = ", ".join(sorted({gpu.product for gpu in gpus}))
-            split = _split(books, User(name, model), account) if gpus else ""
+            insight = books.attributor.insight(User(name, model))
+            split = (insight.split if account.has_phases else UNSPLIT) if gpus else ""
             method = _method(books, name, account) if gpus else ""
             yield catalog.SERVER_INFO, (*served, state.dialect, state.version, method, split, product), 1
             for gpu in gpus:
@@ -183,13 +184,6 @@ def _use(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
         account = books.servers.get(name)
         if account is not None and uuid in account.uses and uuid in around.gpus_up & books.gpus.keys():
             yield catalog.SERVER_GPU_UTILIZATION, (name, *_gpu(books.gpus[uuid].gpu)), ratio
-
-
-def _split(books: Bookkeeper, user: User, account: ServerAccount) -> str:
-    """Where the split between a model's phases comes from."""
-    if not account.has_phases:
-        return UNSPLIT
-    return ESTIMATED if books.attributor.estimate(user).known else PRIOR
 
 
 def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:

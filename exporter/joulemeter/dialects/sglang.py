@@ -12,6 +12,7 @@ older versions back to 0.4.6, and recorded from 0.5.23:
 * `num_used_tokens` leaves out what only the prefix cache keeps, counts shared prefixes once, and moves as rarely
   as the gauge of running requests: with a prefill batch, and every forty decode steps;
 * series appear with their first use, at their full value, and `is_streaming` was added to them by 0.5.19;
+* steps are timed only with SGLANG_ENABLE_METRICS_DEVICE_TIMER=1 in its environment;
 * with --enable-metrics-for-all-schedulers every rank publishes the same tokens.
 """
 
@@ -22,6 +23,12 @@ from joulemeter.dialects.rules import MODELS, CounterDialect, Rule
 from joulemeter.model import Moves, Role
 
 REALTIME: Final = "realtime_tokens_total"
+FORWARD: Final = "forward_execution_seconds_total"
+FORWARD_MODES: Final = (
+    (Role.PREFILL_SECONDS, ("extend",)),
+    (Role.DECODE_SECONDS, ("decode", "target_verify", "draft_extend")),
+)
+"""Steps of mode `mixed` (--enable-mixed-chunk) are in neither: they are split like the rest."""
 
 PLUGIN: Final = CounterDialect(
     name="sglang",
@@ -30,6 +37,11 @@ PLUGIN: Final = CounterDialect(
         Rule(Role.GENERATION, "generation_tokens_total", Moves.FINISH),
         Rule(Role.FIRST_TOKENS, "time_to_first_token_seconds_count", Moves.FIRST_TOKEN),
         Rule(Role.INTER_TOKEN_SECONDS, "inter_token_latency_seconds_sum", Moves.STEP),
+        *(
+            Rule(role, FORWARD, Moves.STEP, where=("category", mode))
+            for role, modes in FORWARD_MODES
+            for mode in modes
+        ),
         Rule(Role.REQUESTS, "num_requests_total", Moves.FINISH),
         Rule(Role.RUNNING, "num_running_reqs"),
         Rule(Role.WAITING, "num_queue_reqs"),

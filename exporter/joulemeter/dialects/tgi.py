@@ -2,6 +2,7 @@
 
 Read from TGI 3.3.6-dev0 (router/src/server.rs, validation.rs, backends/v3/src/backend.rs), not recorded:
 
+* every step is timed, prefill and decode apart (`batch_forward_duration`);
 * no model label: name and version come from /info;
 * prompts count when a request is validated, before it queues (and if it is rejected later), generated
   tokens when it ends; counters do not end in `_total`;
@@ -24,6 +25,8 @@ PLUGIN: Final = CounterDialect(
         Rule(Role.PROMPT, "request_input_length_sum", Moves.ADMISSION),
         Rule(Role.GENERATION, "request_generated_tokens_sum", Moves.FINISH),
         Rule(Role.STEPS, "batch_inference_count", Moves.STEP, where=("method", "decode")),
+        Rule(Role.PREFILL_SECONDS, "batch_forward_duration_sum", Moves.STEP, where=("method", "prefill")),
+        Rule(Role.DECODE_SECONDS, "batch_forward_duration_sum", Moves.STEP, where=("method", "decode")),
         Rule(Role.REQUESTS, "request_success", Moves.FINISH),
         Rule(Role.RUNNING, "batch_current_size"),
         Rule(Role.WAITING, "queue_size"),

@@ -1,0 +1,27 @@
+"""A closed window of an owner group: what its GPUs drew, and what its models did. Pure."""
+
+from dataclasses import dataclass
+
+from joulemeter.busy import Tick
+from joulemeter.history import Work
+from joulemeter.model import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One GPU's energy (finite, >= 0 J) over a stretch of time (> 0 s), and its counter's ticks in it."""
+
+    gpu: Gpu
+    energy_joules: float
+    duration_seconds: float
+    ticks: tuple[Tick, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one model did in the same time, on all its GPUs together."""
+
+    work: Work
+    gpus: frozenset[str]
+    has_phases: bool = True
+    loaded: bool = True
