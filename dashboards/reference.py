@@ -161,6 +161,9 @@ def _rules(dialect: CounterDialect) -> Iterator[list[str]]:
         which = f" (alternative {number})" if len(dialect.ways) > 1 else ""
         for rule in way:
             yield [rule.role + which, _rule_series(dialect, rule), rule.moves or "gauge"]
+    for length in dialect.lengths:
+        series = _code(f"{dialect.prefixes[0]}{length.name}")
+        yield [f"{length.length} of a request", series, f"{Moves.FINISH}, a histogram"]
 
 
 def _side_page(dialect: CounterDialect) -> Iterator[list[str]]:

@@ -11,6 +11,8 @@ from joulemeter.model import (
     EnergyReading,
     EnergySource,
     Gpu,
+    Length,
+    LengthReading,
     Moves,
     Observation,
     PageReading,
@@ -35,6 +37,8 @@ class Server:
     model: str = "m"
     start_time_seconds: float = 1.0
     up: bool = True
+    answers: tuple[int, ...] | None = None
+    """Lengths of the answers that were finished, where the server has a histogram of them."""
 
     def page(self) -> PageReading:
         return PageReading(
@@ -45,10 +49,18 @@ class Server:
                 RoleReading(Role.RUNNING, self.model, f"r/{self.model}", self.running, None),
             ),
             self.start_time_seconds,
+            self._lengths(),
         )
+
+    def _lengths(self) -> tuple[LengthReading, ...]:
+        if self.answers is None:
+            return ()
+        counts = (sum(one <= 100 for one in self.answers), len(self.answers))
+        return (LengthReading(Length.GENERATION, self.model, "", (100,), counts, sum(self.answers)),)
 
     def restart(self) -> None:
         self.prompt = self.generation = 0.0
+        self.answers = None if self.answers is None else ()
         self.start_time_seconds += 1.0
 
 

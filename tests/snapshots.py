@@ -17,6 +17,8 @@ from joulemeter.model import (
     Gpu,
     GpuStatus,
     GridSample,
+    Length,
+    LengthReading,
     Moves,
     Observation,
     PageReading,
@@ -25,6 +27,7 @@ from joulemeter.model import (
     RoleReading,
     User,
 )
+from joulemeter.request_energy import Weights
 from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
 
 GRAMS_PER_JOULE = 2**-14  # about 220 g/kWh; a power of two, so that golden numbers are exact
@@ -146,11 +149,31 @@ def _full_books() -> Bookkeeper:
     for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False), (EARLY, True)):
         running = RoleReading(Role.RUNNING, user.model, "running", 3.0, None)
         generated = RoleReading(Role.GENERATION, user.model, "generated", 7.0, Moves.STEP)
-        page = PageReading("vllm", (generated, running))
+        none = LengthReading(Length.GENERATION, user.model, "", (500,), (0, 0), 0)
+        page = PageReading("vllm", (generated, running), lengths=(none,) if user == EXACT else ())
         books.observe(Observation(user.server, 1001.0, page), has_phases=has_phases)
     _measure(books)
     _settle(books)
+    _finish(books)
     return books
+
+
+def _finish(books: Bookkeeper) -> None:
+    """One request of 600 prompt tokens and 5 generated ones finishes on the server with a GPU of its own."""
+    history = books.servers[EXACT.server].history
+    page = PageReading(
+        "vllm",
+        (
+            RoleReading(Role.GENERATION, EXACT.model, "generated", 31.0, Moves.STEP),
+            RoleReading(Role.RUNNING, EXACT.model, "running", 3.0, None),
+        ),
+        lengths=(
+            LengthReading(Length.PROMPT, EXACT.model, "", (500,), (0, 1), 600),
+            LengthReading(Length.GENERATION, EXACT.model, "", (500,), (1, 1), 5),
+        ),
+    )
+    books.observe(Observation(EXACT.server, 1003.0, page), has_phases=True)
+    books.requests.settle(EXACT, history, (1001.0, 1003.0), Weights(2.0, 1.0))
 
 
 def _measure(books: Bookkeeper) -> None:

@@ -54,7 +54,7 @@ MAY_TOUCH = {"grids/static.py": {"read_text"}}  # a table that is part of the pa
 LAYERS = (
     {"model", "errors", "catalog", "histogram", "least_squares"},  # shared
     {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
-    {"dialects", "history", "discovery"},  # observe
+    {"dialects", "lengths", "history", "discovery"},  # observe
     {
         "ownership",
         "priors",
@@ -64,8 +64,11 @@ LAYERS = (
         "boards",
         "attribution",
         "attributor",
+        "shares",
+        "pairing",
+        "request_energy",
     },  # attribute
-    {"accounting", "ledger", "grids", "accounts", "bookkeeper"},  # account
+    {"accounting", "ledger", "grids", "accounts", "request_books", "bookkeeper"},  # account
     {"snapshot", "collector"},  # expose
     {"settings", "server_config", "config"},  # what the shell is told
     {"runtime"},

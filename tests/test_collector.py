@@ -152,15 +152,15 @@ def test_label_values_survive():
 
 
 def test_histograms_count_upwards_to_their_count():
-    of_labels: dict[tuple[str, str], list[float]] = defaultdict(list)
+    of_labels: dict[tuple[str, frozenset[tuple[str, str]]], list[float]] = defaultdict(list)
     text = on_full_page()
     for (name, labels), value in text.items():
         if name.endswith("_bucket"):
-            of_labels[name.removesuffix("_bucket"), dict(labels).get("source", "")].append(value)
-    assert len(of_labels) == 5
-    for (name, source), counts in of_labels.items():
+            of_histogram = frozenset(label for label in labels if label[0] != "le")
+            of_labels[name.removesuffix("_bucket"), of_histogram].append(value)
+    assert len(of_labels) == 6
+    for (name, labels), counts in of_labels.items():
         assert counts == sorted(counts)
-        labels = frozenset({("source", source)} if source else ())
         assert counts[-1] == text[f"{name}_count", labels] > 0
 
 

@@ -45,6 +45,7 @@ def gauges(page: PageReading) -> dict[Role, float]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_page_reads_as_expected(page: Path):
     got = json.loads(json.dumps(asdict(read_page(page.read_text(), by_name(page.parent.name)))))
+    del got["lengths"]  # tests/test_lengths.py
     expected = page.with_suffix(".json")
     if not expected.exists():
         expected.write_text(json.dumps(got, indent=1) + "\n")

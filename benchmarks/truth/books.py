@@ -3,11 +3,11 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from benchmarks.truth.kernel import SEEN, Floats
+from benchmarks.truth.kernel import REQUEST, REQUEST_WHOLE, SEEN, Floats, Wholes
 from benchmarks.truth.run import Chunk, simulate
 from benchmarks.truth.scenario import Scenario
 from benchmarks.truth.sensor import TICK_SECONDS
@@ -16,6 +16,8 @@ from joulemeter.model import (
     EnergyReading,
     EnergySource,
     Gpu,
+    Length,
+    LengthReading,
     Moves,
     Observation,
     PageReading,
@@ -24,6 +26,7 @@ from joulemeter.model import (
     RoleReading,
     User,
 )
+from joulemeter.simulation.vllm_families import length_buckets
 
 BEGIN_SECONDS = 1000.0
 """When a run begins on the books' clock."""
@@ -32,11 +35,13 @@ _IS_GAUGE = np.array([column in ("running", "waiting", "context") for column in 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Which of an engine's counters a server shows, and when they move."""
+    """Which of an engine's counters a server shows, and when they move; and which lengths of finished requests."""
 
     dialect: str
     shows: tuple[tuple[Role, str, Moves | None], ...]
     has_phases: bool = True
+    lengths: tuple[Length, ...] = ()
+    at_most_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [column for _, column, _ in self.shows if column not in SEEN]
@@ -45,8 +50,7 @@ class Style:
 
     def without(self, role: Role) -> "Style":
         """Return a server that does not show that."""
-        kept = tuple(shown for shown in self.shows if shown[0] is not role)
-        return Style(self.dialect, kept, self.has_phases)
+        return replace(self, shows=tuple(shown for shown in self.shows if shown[0] is not role))
 
 
 _GAUGES = ((Role.RUNNING, "running", None), (Role.WAITING, "waiting", None))
@@ -64,6 +68,8 @@ VLLM = Style(
         _REQUESTS,
         *_GAUGES,
     ),
+    lengths=tuple(Length),
+    at_most_tokens=tuple(int(tokens) for tokens in length_buckets(131_072)),
 )
 LLAMACPP = Style(
     "llamacpp",
@@ -89,6 +95,12 @@ SGLANG = Style(
         (Role.CONTEXT, "context", None),
         _REQUESTS,
         *_GAUGES,
+    ),
+    lengths=tuple(Length),
+    at_most_tokens=(
+        *(100, 300, 500, 700, 1000, 1500, *range(2000, 10_000, 1000), *range(10_000, 30_000, 2500)),
+        *(30_000, 35_000, 40_000, 60_000, 80_000, 100_000, 200_000, 300_000, 400_000, 600_000, 800_000),
+        *(1_000_000, 1_100_000),
     ),
 )
 AT_FINISH = Style(
@@ -127,6 +139,7 @@ def to_books(
     read_seconds: float = TICK_SECONDS,
     skew_seconds: float = 0.0,
     restarts: Sequence[tuple[float, int]] = (),
+    requests: bool = False,
 ) -> Iterator[EnergyReading | Observation]:
     """Yield what the books of the scenario's node would be given, in the order of time.
 
@@ -137,6 +150,7 @@ def to_books(
         read_seconds: how often the counters are read, whole ticks; a reading comes half of that late, as the
             books take it. Long runs are faster with a second or two.
         skew_seconds: observations come up to so much earlier or later than they say.
+        requests: whether pages have the style's histograms of finished requests, which the chunks must then hold.
         restarts: (seconds, server): its counters begin at 0 again, under another start time. What runs goes on.
     """
     boards = [gpu.uuid for gpu in gpus(scenario)]
@@ -146,7 +160,11 @@ def to_books(
     counters = [
         _Restarting(sorted(at for at, which in restarts if which == i)) for i in range(len(scenario.servers))
     ]
+    bounds = style.at_most_tokens if requests else ()
+    finished = [_Histograms(i, style.lengths if requests else (), bounds) for i in range(len(counters))]
     for chunk in chunks:
+        for histograms in finished:
+            histograms.add(chunk)
         first = chunk.start_seconds
         ticks.extend(
             (first + read_seconds * (number + 1) + late_seconds, joules / scenario.gpus)
@@ -160,11 +178,14 @@ def to_books(
                 tick_at, joules = ticks.popleft()
                 yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
             for index, row in enumerate(rows):
+                lives = counters[index].lives
                 counted, life = counters[index].since_start(at, row)
+                model = scenario.servers[index].model
+                lengths = finished[index].shown(model, at, begins=life > lives)
                 yield Observation(
                     server_name(index),
                     BEGIN_SECONDS + at + skew,
-                    _page(style, scenario.servers[index].model, counted.tolist(), life),
+                    _page(style, model, counted.tolist(), life, lengths),
                 )
     for tick_at, joules in ticks:
         yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
@@ -216,6 +237,7 @@ def keep_books(
     compare_seconds: float = 60.0,
     read_seconds: float = TICK_SECONDS,
     skew_seconds: float = 0.0,
+    requests: bool = False,
 ) -> Comparison:
     """Drive fresh books through a whole run, and compare what they settle with the truth of the same time."""
     boards = {gpu.uuid: gpu for gpu in gpus(scenario)}
@@ -225,12 +247,19 @@ def keep_books(
     truth: list[Floats] = []
 
     def noted() -> Iterator[Chunk]:
-        for chunk in simulate(scenario):
+        for chunk in simulate(scenario, requests=requests):
             truth.append(_true_joules(chunk))
             yield chunk
 
     at_seconds, booked = [0.0], [_booked_joules(scenario, books)]
-    events = to_books(scenario, noted(), style, read_seconds=read_seconds, skew_seconds=skew_seconds)
+    events = to_books(
+        scenario,
+        noted(),
+        style,
+        read_seconds=read_seconds,
+        skew_seconds=skew_seconds,
+        requests=requests,
+    )
     for event in events:
         if isinstance(event, EnergyReading):
             books.meter(boards[event.uuid], [event])
@@ -283,9 +312,61 @@ class _Restarting:
         return row if self.before is None else row - self.before, self.lives
 
 
-def _page(style: Style, model: str, row: list[float], life: int) -> PageReading:
+_SIZES = [REQUEST_WHOLE.index(f"{name}_tokens") for name in ("prompt", "cached", "output")]
+
+
+@dataclass(slots=True)
+class _Histograms:
+    """Lengths of one server's requests that finished since it last started."""
+
+    server: int
+    lengths: tuple[Length, ...]
+    at_most_tokens: tuple[int, ...]
+    _at_seconds: Floats = field(default_factory=lambda: np.empty(0))
+    _sizes: Wholes = field(default_factory=lambda: np.empty((0, len(Length)), np.int64))
+    _next: int = 0
+    _counts: Wholes | None = None
+    _tokens: Wholes | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in what finished in a chunk, part of which may be seen in the next one only."""
+        mine = chunk.requests_whole[:, REQUEST_WHOLE.index("server")] == self.server
+        prompt, cached, output = chunk.requests_whole[mine][:, _SIZES].T
+        columns = {Length.PROMPT: prompt, Length.COMPUTED_PROMPT: prompt - cached, Length.GENERATION: output}
+        sizes = np.stack([columns[length] for length in Length], axis=1)
+        at_seconds = chunk.requests[mine, REQUEST.index("finished_seconds")]
+        self._at_seconds = np.concatenate([self._at_seconds[self._next :], at_seconds])
+        self._sizes = np.concatenate([self._sizes[self._next :], sizes])
+        self._next = 0
+
+    def shown(self, model: str, at_seconds: float, *, begins: bool) -> tuple[LengthReading, ...]:
+        """Return the histograms at an instant; `begins`: the server has just started again."""
+        if not self.lengths:
+            return ()
+        if self._counts is None or self._tokens is None or begins:
+            self._counts = np.zeros((len(Length), len(self.at_most_tokens) + 1), np.int64)
+            self._tokens = np.zeros(len(Length), np.int64)
+        until = int(np.searchsorted(self._at_seconds, at_seconds, side="right"))
+        new, self._next = self._sizes[self._next : until], until
+        if len(new) and not begins:  # what had finished before a start is not counted after it
+            self._tokens += new.sum(axis=0)
+            for row, sizes in enumerate(new.T):
+                first = np.searchsorted(self.at_most_tokens, sizes)
+                self._counts[row] += np.bincount(first, minlength=self._counts.shape[1])
+        return tuple(
+            LengthReading(length, model, "", self.at_most_tokens, tuple(counts), tokens)
+            for length, counts, tokens in zip(
+                Length, np.cumsum(self._counts, axis=1).tolist(), self._tokens.tolist(), strict=True
+            )
+            if length in self.lengths
+        )
+
+
+def _page(
+    style: Style, model: str, row: list[float], life: int, lengths: tuple[LengthReading, ...]
+) -> PageReading:
     readings = tuple(
         RoleReading(role, model, f"{role}/{model}", row[SEEN.index(column)], moves)
         for role, column, moves in style.shows
     )
-    return PageReading(style.dialect, readings, float(life))
+    return PageReading(style.dialect, readings, float(life), lengths)

@@ -83,6 +83,8 @@ class ServerAccount:
     hold_until_seconds: float = 0.0
     settled_until_seconds: float | None = None
     settled: dict[str, Work] = field(default_factory=dict)
+    taken_seconds: tuple[float, float] = (0.0, 0.0)
+    """From where to where `take` last went."""
 
     @property
     def heard_at_seconds(self) -> float:
@@ -93,6 +95,8 @@ class ServerAccount:
     def take(self, until_seconds: float) -> dict[str, Work]:
         """Move the cursor, not beyond the last observation, and return each model's work that it passed."""
         until_seconds = min(until_seconds, self.heard_at_seconds)
+        begun_seconds = self.settled_until_seconds
+        self.taken_seconds = (until_seconds if begun_seconds is None else begun_seconds, until_seconds)
         now = self.history.at(until_seconds)
         passed = {model: work - self.settled.get(model, Work()) for model, work in now.items()}
         self.settled = now

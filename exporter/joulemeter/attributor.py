@@ -73,6 +73,10 @@ class Attributor:
             return Insight("measured", per_token, measured.uncertainty_ratio)
         return Insight("estimated" if estimate.known else "prior", per_token, estimate.uncertainty_ratio)
 
+    def engine_joules(self, user: User) -> tuple[float, ...]:
+        """Return what a step, a prompt token, a decoded token and a token of context read are held to cost a model."""
+        return self._engines.estimate(user).joules_per_unit
+
     def forget(self, user: User) -> None:
         """Drop a model that is long gone."""
         self._engines.forget(user)
@@ -99,7 +103,7 @@ class Attributor:
         return Attributed(parts, works)
 
     def _prompt_joules(self, user: User, use: Used) -> float:
-        _, per_prompt_token, *_ = self._engines.estimate(user).joules_per_unit
+        _, per_prompt_token, *_ = self.engine_joules(user)
         return per_prompt_token * max(0.0, use.work.prompt_tokens)
 
     def _learn(

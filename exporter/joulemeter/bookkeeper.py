@@ -16,6 +16,8 @@ from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
 from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, User
 from joulemeter.ownership import OwnerGroup, owner_groups
+from joulemeter.request_books import RequestBooks
+from joulemeter.request_energy import Weights
 from joulemeter.timeline import Timeline
 from joulemeter.windows import Measured, Used
 
@@ -40,6 +42,7 @@ class Bookkeeper:
         self.gpus: dict[str, GpuAccount] = {}
         self.servers: dict[str, ServerAccount] = {}
         self.ledger = Ledger()
+        self.requests = RequestBooks(self.ledger)
 
     # ------------------------------------------------------------------------------------------ taking in
 
@@ -92,6 +95,8 @@ class Bookkeeper:
                 self.ledger.open_user(user, phases, tokens=server.counts_tokens)
                 server.hold_until_seconds = observation.at_seconds + self._terms.zero_hold_seconds
             self._loaded_at_seconds[user] = observation.at_seconds
+        if server.counts_tokens:
+            self.requests.begin(observation.server, server.history)
 
     def own(self, name: str, uuids: frozenset[str], now_seconds: float) -> None:
         """Say which GPUs a server uses. While that cannot be told, what was said last stands.
@@ -194,6 +199,14 @@ class Bookkeeper:
                     self.ledger.add_unattributed(uuid, "idle", part)
                 else:
                     self.ledger.add_model(user, phase, part)
+        for user in uses:
+            self._settle_requests(user)
+
+    def _settle_requests(self, user: User) -> None:
+        """Count a model's requests of the window that was just attributed."""
+        step, _, token, context_token = self.attributor.engine_joules(user)
+        server = self.servers[user.server]
+        self.requests.settle(user, server.history, server.taken_seconds, Weights(step, token, context_token))
 
     def _take_work(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> dict[User, Used]:
         """Move the servers' cursors to the edge; what they passed is published with its energy."""
@@ -254,6 +267,7 @@ class Bookkeeper:
         for user, at_seconds in list(self._loaded_at_seconds.items()):
             if now_seconds - at_seconds > self._terms.series_ttl_seconds:
                 self.ledger.retire(user)
+                self.requests.retire(user)
                 self.attributor.forget(user)
                 del self._loaded_at_seconds[user]
                 server = self.servers[user.server]

@@ -81,6 +81,14 @@ MODEL_REQUESTS_RUNNING = Metric(
     "Requests in the server's batch at the last observation.",
     SERVED,
 )
+MODEL_REQUEST_ENERGY = Metric(
+    "joulemeter_model_request_energy_joules",
+    "histogram",
+    "Prefill and decode energy of a finished request, estimated from histograms of lengths that the server keeps"
+    " (absent where it keeps none); mean and median hold, other quantiles only to the bucket they lie in.",
+    SERVED,
+    buckets=(7.5, 19.0, 47.0, 120.0, 300.0, 750.0, 1900.0, 4700.0, 12000.0, 30000.0),
+)
 UNATTRIBUTED_TOKENS = Metric(
     "joulemeter_unattributed_tokens_total",
     "counter",

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from joulemeter.counters import SeriesCounters
+from joulemeter.lengths import FinishedRequests
 from joulemeter.model import GAUGES, Moves, Observation, Role
 
 PRIOR_TOKENS_PER_RUNNING_SECOND = 30.0
@@ -193,6 +194,8 @@ class ServerHistory:
         self._points: deque[_Point] = deque()
         self.loaded: frozenset[str] = frozenset()
         """Models on the latest page."""
+        self.finished = FinishedRequests(keep_seconds=keep_seconds)
+        """Requests by length, where the server tells."""
 
     @property
     def observed_at_seconds(self) -> float | None:
@@ -212,6 +215,7 @@ class ServerHistory:
         last = self.observed_at_seconds
         if last is not None and observation.at_seconds <= last:
             return
+        self.finished.observe(observation, default_model=default_model)
         seconds = 0.0 if last is None else observation.at_seconds - last
         increases: dict[str, dict[Role, float]] = {}
         late: dict[str, set[Role]] = {}

@@ -124,6 +124,33 @@ class RoleReading:
     moves: Moves | None
 
 
+class Length(StrEnum):
+    """A length of finished requests that a server keeps a histogram of, in tokens."""
+
+    PROMPT = "prompt"
+    """The whole prompt, cache hits included."""
+    COMPUTED_PROMPT = "computed_prompt"
+    """What of it was computed."""
+    GENERATION = "generation"
+    """Generated tokens, first token included."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthReading:
+    """One histogram of finished requests' lengths at the instant the server was asked.
+
+    `series` identifies the engine across pages and is the same for each of its lengths. `counts` are cumulative:
+    requests of at most so many tokens, then all of them; they never fall along the histogram.
+    """
+
+    length: Length
+    model: str
+    series: str
+    at_most_tokens: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class PageReading:
     """A server's page, understood.
@@ -135,6 +162,7 @@ class PageReading:
     dialect: str
     readings: tuple[RoleReading, ...]
     start_time_seconds: float | None = None
+    lengths: tuple[LengthReading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,9 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
         {
             catalog.SAMPLE_INTERVAL.name: {(): around.sample_intervals},
             catalog.OBSERVATION_DURATION.name: answered,
+            catalog.MODEL_REQUEST_ENERGY.name: {
+                _served(user): energy.value() for user, energy in books.requests.histograms.items()
+            },
         },
     )
 

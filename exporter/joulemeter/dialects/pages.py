@@ -45,6 +45,12 @@ def names(body: str) -> frozenset[str]:
     return frozenset(fold(name) for name in set(NAME.findall(body)))
 
 
+def series_key(name: str, labels: Mapping[str, str]) -> str:
+    """Name a series so that pages of one server agree, in whatever order and content type they list it."""
+    inner = ",".join(f"{key}={value!r}" for key, value in sorted(labels.items()))
+    return f"{name}{{{inner}}}" if inner else name
+
+
 def pick(body: str, families: frozenset[str]) -> tuple[Sample, ...]:
     """Return the page's samples whose folded name is in `families`, in page order, each series once.
 

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Final
 
 from joulemeter.dialects import IdentityQuestion, SidePage
-from joulemeter.dialects.pages import MAX_VALUE, Sample, fold
+from joulemeter.dialects.histograms import LengthRule, read_lengths
+from joulemeter.dialects.pages import MAX_VALUE, Sample, fold, series_key
 from joulemeter.errors import PageError
 from joulemeter.model import GAUGES, Moves, PageReading, Role, RoleReading
 
@@ -95,6 +96,7 @@ class CounterDialect:
         rank_labels: labels of workers that publish the same tokens each; the worker that is furthest ahead
             counts, without its rank in the series' key. (With the lowest rank, the count would fall when that
             rank's series appears a page later than the others', and a fall means a restart.)
+        lengths: histograms of finished requests' lengths.
         filter_path, questions, side_page, has_phases: see `Dialect`.
     """
 
@@ -104,6 +106,7 @@ class CounterDialect:
     ways: tuple[tuple[Rule, ...], ...] = ()
     model_labels: tuple[str, ...] = ()
     rank_labels: frozenset[str] = frozenset()
+    lengths: tuple[LengthRule, ...] = ()
     filter_path: str | None = None
     questions: tuple[IdentityQuestion, ...] = ()
     side_page: SidePage | None = None
@@ -114,6 +117,7 @@ class CounterDialect:
         """See `Dialect`."""
         rules = [*self.always, *(rule for way in self.ways for rule in way)]
         bare = dict.fromkeys(name for rule in rules for name in (rule.name, rule.factor_name) if name)
+        bare |= dict.fromkeys(name for rule in self.lengths for name in rule.samples)
         return (*(prefix + name for prefix in self.prefixes for name in bare), START_TIME)
 
     @cached_property
@@ -136,14 +140,15 @@ class CounterDialect:
             for prefix in self.prefixes
             for rule in rules
         }
-        factors = _Factors(samples)
+        lengths, counted = read_lengths(samples, self.lengths, self.prefixes, self.model_labels)
+        factors = _Factors(counted)
         furthest: dict[str, RoleReading] = {}
-        for sample in samples:
+        for sample in counted:
             for reading in self._readings(sample, by_name.get(sample.name, ()), factors):
                 twin = furthest.setdefault(reading.series, reading)
                 if reading.value > twin.value:
                     furthest[reading.series] = reading
-        return PageReading(self.name, tuple(furthest.values()), _start_time(samples))
+        return PageReading(self.name, tuple(furthest.values()), _start_time(samples), lengths)
 
     def _way(self, present: frozenset[str]) -> tuple[Rule, ...]:
         for way in self.ways:
@@ -186,12 +191,6 @@ class _Factors:
             return times.of(sample, self._by_name.get(prefix + times.name, ()))
         same = (other for other in self._by_name.get(prefix + times, ()) if other.labels == sample.labels)
         return next((other.value for other in same), None)
-
-
-def series_key(name: str, labels: Mapping[str, str]) -> str:
-    """Name a series so that pages of one server agree, in whatever order and content type they list it."""
-    inner = ",".join(f"{key}={value!r}" for key, value in sorted(labels.items()))
-    return f"{name}{{{inner}}}" if inner else name
 
 
 def _start_time(samples: Iterable[Sample]) -> float | None:

@@ -19,8 +19,9 @@ older versions back to 0.4.6, and recorded from 0.5.23:
 from typing import Final
 
 from joulemeter.dialects import IdentityQuestion
+from joulemeter.dialects.histograms import LengthRule
 from joulemeter.dialects.rules import MODELS, CounterDialect, Rule
-from joulemeter.model import Moves, Role
+from joulemeter.model import Length, Moves, Role
 
 REALTIME: Final = "realtime_tokens_total"
 FORWARD: Final = "forward_execution_seconds_total"
@@ -60,6 +61,11 @@ PLUGIN: Final = CounterDialect(
             Rule(Role.PROMPT_WITH_CACHED, "prompt_tokens_total", Moves.FINISH),
             Rule(Role.CACHED_PROMPT, "cached_tokens_total", Moves.FINISH),
         ),
+    ),
+    lengths=(
+        LengthRule(Length.PROMPT, "prompt_tokens_histogram"),
+        LengthRule(Length.COMPUTED_PROMPT, "uncached_prompt_tokens_histogram"),
+        LengthRule(Length.GENERATION, "generation_tokens_histogram"),
     ),
     model_labels=("model_name",),
     rank_labels=frozenset({"tp_rank", "pp_rank", "moe_ep_rank"}),

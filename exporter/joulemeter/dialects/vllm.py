@@ -18,8 +18,9 @@ from 0.32.0:
 from typing import Final
 
 from joulemeter.dialects import IdentityQuestion
+from joulemeter.dialects.histograms import LengthRule
 from joulemeter.dialects.rules import MODELS, CounterDialect, InLabels, Rule
-from joulemeter.model import Moves, Role
+from joulemeter.model import Length, Moves, Role
 
 WITH_CACHED: Final = Rule(Role.PROMPT_WITH_CACHED, "prompt_tokens_total", Moves.FIRST_TOKEN)
 KV_TOKENS: Final = InLabels(
@@ -57,6 +58,11 @@ PLUGIN: Final = CounterDialect(
         (Rule(Role.CACHED_PROMPT, "gpu_prefix_cache_hits_total", Moves.ADMISSION), WITH_CACHED),
         # V0, and Ray before the first hit.
         (WITH_CACHED,),
+    ),
+    lengths=(
+        LengthRule(Length.PROMPT, "request_prompt_tokens"),
+        LengthRule(Length.COMPUTED_PROMPT, "request_prefill_kv_computed_tokens"),  # since 0.13
+        LengthRule(Length.GENERATION, "request_generation_tokens"),
     ),
     model_labels=("model_name", "model"),
     filter_path="/metrics/",  # another application than /metrics, which ignores name[]
