@@ -4,6 +4,8 @@ import math
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from joulemeter.attributor import Attributor
 from joulemeter.busy import Tick
@@ -88,3 +90,39 @@ def test_what_an_engine_times_itself_wins_over_the_estimate():
     insight = attributor.insight(A)
     assert insight.split == "measured"
     assert insight.uncertainty_ratio[Phase.PREFILL] < 0.1
+
+
+amounts = st.integers(0, 10**18).map(float) | st.integers(0, 10**5).map(float)
+told = st.none() | amounts
+works = st.builds(Work, *[amounts] * 5, *[told] * 6)
+boards = st.sets(st.sampled_from(["GPU-0", "GPU-1"]), min_size=1).map(frozenset)
+some_use = st.builds(Used, works, boards, st.booleans(), st.booleans())
+some_joules = st.integers(0, 10**9).map(lambda mj: mj / 1000)
+some_ticks = st.lists(st.builds(Tick, st.just(0.1), st.floats(0, 2000)), max_size=20).map(tuple)
+
+
+def drawn_by(board: Gpu) -> st.SearchStrategy[Measured]:
+    return st.builds(Measured, st.just(board), some_joules, st.floats(0.1, 600), some_ticks)
+
+
+some_windows = st.tuples(
+    drawn_by(BOARD), drawn_by(OTHER), st.dictionaries(st.sampled_from([A, B]), some_use, min_size=1)
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(some_windows, max_size=6))
+def test_whatever_comes_energy_is_conserved_and_nothing_breaks(
+    windows: list[tuple[Measured, Measured, dict[User, Used]]],
+):
+    attributor = Attributor()
+    for one, other, uses in windows:
+        used = frozenset[str]().union(*(use.gpus for use in uses.values()))
+        measured = {window.gpu.uuid: window for window in (one, other) if window.gpu.uuid in used}
+        got = attributor.attribute(measured, uses)
+        for uuid, parts in got.parts.items():
+            assert min(parts.values()) >= 0
+            total = math.fsum(parts.values())
+            assert math.isclose(total, measured[uuid].energy_joules, rel_tol=1e-9, abs_tol=1e-12)
+        for user in uses:
+            assert all(math.isfinite(one) and one >= 0 for one in attributor.engine_joules(user))

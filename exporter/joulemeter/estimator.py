@@ -37,6 +37,8 @@ SURPRISE: Final = 4.0
 SURPRISED_SPEED: Final = 64.0
 OUTLIER_DEVIATIONS: Final = 2.5
 """Beyond this a window counts less (Huber)."""
+IMPLAUSIBLE_RATIO: Final = 1000.0
+"""Work that should have taken so many times the measured energy was never done: a counter has jumped."""
 EAGER_WINDOWS: Final = 12
 SOLVE_EVERY_WINDOWS: Final = 6
 KNOWN_RATIO: Final = 0.3
@@ -180,6 +182,8 @@ class Estimator:
             if amount > 0
         }
         expected_joules = sum(amount * self._solution[key] for key, amount in row.items())
+        if expected_joules > IMPLAUSIBLE_RATIO * active_joules:
+            return
         weight = group.weigh(active_joules, expected_joules, EDGE_SECONDS * busy_watts)
         for key, amount in row.items():
             self._gradient[key] += weight * amount * (active_joules - expected_joules)
