@@ -17,6 +17,7 @@ SECTIONS: Final[dict[str, type]] = {
     "servers[].metrics.": GenericNames,
     "servers[].": server_config.ServerConfig,
     "grid.": config.GridSettings,
+    "baseline.": config.BaselineSettings,
     "observation.": config.ObservationSettings,
     "sampling.": config.Sampling,
     "": config.Config,
@@ -28,6 +29,8 @@ SPOKEN: Final = {
     "servers[].metrics.generation": ("text", "required"),
     "grid.sources": (f"list of {', '.join(f'`{name}`' for name in config.GRID_SOURCES)}", None),
     "listen": ("HOST:PORT", None),
+    "state_dir": ("path", None),
+    "baseline.file": ("path", None),
 }
 """What keys take, and their defaults, where the call that reads them does not say it well."""
 GENERIC_SERVER: Final = {

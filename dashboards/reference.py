@@ -83,6 +83,8 @@ def _label_values() -> str:
         ("reason", catalog.REFUSED_PAGES, catalog.REFUSAL_REASONS),
         ("method", catalog.SERVER_INFO, catalog.METHODS),
         ("split", catalog.SERVER_INFO, catalog.SPLITS),
+        ("basis", catalog.MODEL_EXPECTED_ENERGY, catalog.BASES),
+        ("state", catalog.MODEL_BASELINE_INFO, catalog.BASELINE_STATES),
         ("kind", catalog.SOURCE_UP, catalog.SOURCE_KINDS),
         ("quality", catalog.GRID_QUALITY, catalog.GRID_QUALITIES),
         ("energy_source", catalog.GPU_INFO, tuple(EnergySource)),

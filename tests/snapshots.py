@@ -6,8 +6,18 @@ pages change with the page alone and not with the physics.
 
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor, Insight
+from joulemeter.baseline import (
+    BATCHES,
+    RATES_TOKENS_PER_SECOND,
+    Baseline,
+    BaselineKey,
+    BaselineWindow,
+    Basis,
+)
+from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
+from joulemeter.engine_work import EngineWork
 from joulemeter.histogram import Histogram, HistogramValue
 from joulemeter.history import Work
 from joulemeter.model import (
@@ -65,6 +75,7 @@ def no_books(terms: Terms | None = None) -> Bookkeeper:
         terms or Terms(),
         price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
         attributor=Known(),
+        baselines=Baselines(604_800.0, lambda: 1767225600.25),
     )
 
 
@@ -155,6 +166,7 @@ def _full_books() -> Bookkeeper:
     _measure(books)
     _settle(books)
     _finish(books)
+    _compare(books)
     return books
 
 
@@ -174,6 +186,23 @@ def _finish(books: Bookkeeper) -> None:
     )
     books.observe(Observation(EXACT.server, 1003.0, page), has_phases=True)
     books.requests.settle(EXACT, history, (1001.0, 1003.0), Weights(2.0, 1.0))
+
+
+def _compare(books: Bookkeeper) -> None:
+    """One model with a baseline that another node froze, one whose baseline has just begun."""
+    assert books.baselines is not None
+    frozen = Baseline.begun(BaselineKey(EXACT.model, BIG.product, 1), 1766620800.0)
+    frozen.learning = None
+    frozen.coefficients = {
+        Basis.ENGINE: (128.0, 2.5, 0.015625, 0.03125, 0.0, *(0.0 for _ in BATCHES)),
+        Basis.LOAD: (128.0, 0.015625, 0.125, *(0.0 for _ in RATES_TOKENS_PER_SECOND)),
+    }
+    books.baselines.adopt([frozen], replace=True)
+    window = BaselineWindow(32.0, 32.0, 1, 16384.0, EngineWork(4096.0, 8.0, 3200.0, 2400.0, 1e6))
+    for until_seconds in (1032.0, 1128.0):
+        books.baselines.settle_window(EXACT, frozen.key, window, until_seconds)
+        begun = BaselineKey(STRANGER.model, SHARED.product, 1)
+        books.baselines.settle_window(STRANGER, begun, window, until_seconds)
 
 
 def _measure(books: Bookkeeper) -> None:

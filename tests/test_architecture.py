@@ -20,6 +20,7 @@ HARMLESS = {
     *("__future__", "bisect", "collections", "collections.abc", "csv", "dataclasses", "difflib", "enum"),
     *(
         "functools",
+        "hashlib",
         "importlib",
         "ipaddress",
         "itertools",
@@ -36,7 +37,8 @@ HARMLESS = {
 `importlib` finds modules and data of this package."""
 LIBRARIES = {"prometheus_client", "yaml"}
 ALSO = {
-    "server_config.py": {"pathlib"},  # holds paths, opens none
+    "config.py": {"pathlib"},  # holds paths, opens none
+    "server_config.py": {"pathlib"},
 }
 TOUCHES = {
     "open",
@@ -68,7 +70,19 @@ LAYERS = (
         "pairing",
         "request_energy",
     },  # attribute
-    {"accounting", "ledger", "grids", "accounts", "request_books", "bookkeeper"},  # account
+    {
+        "accounting",
+        "ledger",
+        "grids",
+        "accounts",
+        "load",
+        "baseline",
+        "baselines",
+        "sharing",
+        "baseline_file",
+        "request_books",
+        "bookkeeper",
+    },  # account
     {"snapshot", "collector"},  # expose
     {"settings", "server_config", "config"},  # what the shell is told
     {"runtime"},
@@ -210,6 +224,7 @@ COUNTS = {"joulemeter_energy_meter_resets_total", "joulemeter_refused_pages_tota
 """Counters of events: Prometheus asks for no unit there."""
 STATES = {
     "joulemeter_grid_quality",
+    "joulemeter_model_baseline_in_range",
     "joulemeter_model_requests_running",
     "joulemeter_simulated",
     "joulemeter_source_up",

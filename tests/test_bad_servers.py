@@ -23,6 +23,7 @@ import pytest
 from daemons import Page, falls
 
 import joulemeter
+from joulemeter.baselines import Baselines
 from joulemeter.collector import render
 from joulemeter.config import Config, ObservationSettings
 from joulemeter.meters.nvml import NvmlMeter
@@ -226,7 +227,14 @@ async def record(node: VirtualNode, ports: dict[str, int], keeper: Keeper) -> Re
     )
     jumps = itertools.cycle([1.9e9, 1.0e9, 0.0, 1.7e9])
     async with PageClient(timeout_seconds=1.0) as client:
-        observer = build_observer(config, client, NvmlMeter(), simulated=True, wall_clock=lambda: next(jumps))
+        observer = build_observer(
+            config,
+            client,
+            NvmlMeter(),
+            baselines=Baselines(604_800.0, lambda: 0.0),
+            simulated=True,
+            wall_clock=lambda: next(jumps),
+        )
         stop = asyncio.Event()
         begun = time.monotonic()
         running = asyncio.create_task(observer.run(stop))
@@ -378,4 +386,4 @@ def test_only_what_is_shown_asks_for_the_wall_clock():
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("time", "time"), ("time", "time_ns"), ("datetime", "now")}
     }
-    assert asking == {("runtime/daemon.py", "time")}
+    assert asking == {("runtime/daemon.py", "time"), ("runtime/state.py", "time")}

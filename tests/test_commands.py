@@ -11,7 +11,9 @@ from ctypes.util import find_library
 
 import pytest
 from daemons import Daemon, Page, falls, run, until
+from test_baseline import learned
 
+from joulemeter.baseline_file import decode, encode
 from joulemeter.simulation.library import LIBRARY_VARIABLE, virtual_library
 from joulemeter.simulation.node import Scenario, VirtualNode
 from joulemeter.simulation.state import VirtualGpu
@@ -269,3 +271,68 @@ def test_demo_is_marked_as_simulated_and_ends_when_interrupted(tmp_path):
         daemon.send(signal.SIGINT)
         assert daemon.wait() == 0
     assert "Traceback" not in daemon.log
+
+
+# ---------------------------------------------------------------------------------------------- baselines
+
+
+def test_baselines_of_a_running_daemon_are_changed_by_the_daemon(tmp_path):
+    state = tmp_path / "state"
+    (tmp_path / "brought.json").write_text(encode([learned(800)], 1e9))
+    settings = tmp_path / "joulemeter.yaml"
+    settings.write_text(
+        f"listen: 127.0.0.1:0\nstate_dir: {state}\nbaseline: {{file: {tmp_path}/brought.json}}\n"
+    )
+    one = learned(1).id
+    with Daemon(tmp_path, "serve", "--config", str(settings), environment=NO_LIBRARY) as daemon:
+        second = run("serve", "--config", str(settings), environment=NO_LIBRARY)
+        assert second.returncode == 1
+        assert "in use by another joulemeter; stop it, or give this one another directory" in second.stderr
+        done = run("baseline", "accept", "nobody", "--config", str(settings))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no baseline 'nobody'; `joulemeter baseline list` shows them" in done.stderr
+        done = run("baseline", "accept", one, "--config", str(settings))
+        assert (done.returncode, done.stdout) == (0, "done by the running daemon\n")
+        listed = run("baseline", "list", "--state-dir", str(state)).stdout
+        assert one not in listed
+        assert "llama on 1 x H100: learning, 0.0 of 7 days, not usable yet" in listed
+        done = run("baseline", "import", str(tmp_path / "brought.json"), "--state-dir", str(state))
+        assert done.stdout == "done by the running daemon\n"
+        assert daemon.terminate()[0] == 0
+    exported = run("baseline", "export", "--state-dir", str(state))
+    assert [one.id for one in decode(exported.stdout, source="x")] == [one]
+
+
+def test_daemon_that_was_killed_leaves_its_state_to_the_next(tmp_path):
+    state = tmp_path / "state"
+    settings = tmp_path / "joulemeter.yaml"
+    settings.write_text(f"listen: 127.0.0.1:0\nstate_dir: {state}\n")
+    (tmp_path / "brought.json").write_text(encode([learned(402)], 1e9))
+    with Daemon(tmp_path, "serve", "--config", str(settings), environment=NO_LIBRARY) as daemon:
+        daemon.becomes_ready()
+        assert (
+            run("baseline", "import", str(tmp_path / "brought.json"), "--config", str(settings)).returncode
+            == 0
+        )
+        daemon.send(signal.SIGKILL)
+        daemon.wait()
+    with Daemon(tmp_path, "serve", "--config", str(settings), environment=NO_LIBRARY) as daemon:
+        daemon.becomes_ready()
+        daemon.terminate()
+    assert learned(1).id in run("baseline", "list", "--config", str(settings)).stdout
+    (state / "baselines.json").write_text("{")
+    with Daemon(tmp_path, "serve", "--config", str(settings), environment=NO_LIBRARY) as daemon:
+        daemon.becomes_ready()
+        daemon.terminate()
+        assert "and every baseline is learned anew" in daemon.log
+
+
+def test_baseline_command_says_what_is_missing(tmp_path):
+    done = run("baseline", "accept", "--state-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "see `joulemeter baseline --help`" in done.stderr
+    settings = tmp_path / "joulemeter.yaml"
+    settings.write_text("pue: 1.1\n")
+    done = run("baseline", "list", "--config", str(settings))
+    assert done.returncode == 2
+    assert "no state_dir, so nothing is kept; set it, or give --state-dir" in done.stderr

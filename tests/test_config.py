@@ -66,8 +66,8 @@ BAD = {
     "serverz: unknown key; did you mean 'servers'?": {"serverz": []},
     "sampling.interval: unknown key; did you mean 'interval_seconds'?": {"sampling": {"interval": 1}},
     "sampling.hertz: unknown key; known: interval_seconds": {"sampling": {"hertz": 20}},
-    "True: unknown key; known: grid, idle, listen, observation, pue, sampling, series_ttl_seconds, servers,"
-    " zero_hold_seconds": {True: 1},
+    "True: unknown key; known: baseline, grid, idle, listen, observation, pue, sampling, series_ttl_seconds,"
+    " servers, state_dir, zero_hold_seconds": {True: 1},
     "servers[0].tls_config.ca_files: unknown key; did you mean 'ca_file'?": server(
         tls_config={"ca_files": "x"}
     ),
@@ -98,6 +98,9 @@ BAD = {
     },
     "pue: expected a number from 1 to 10, got 0.9": {"pue": 0.9},
     "pue: expected a number from 1 to 10, got nan": {"pue": float("nan")},
+    "baseline.learn_days: expected a number from 0.05 to 60, got 0": {"baseline": {"learn_days": 0}},
+    "baseline.days: unknown key; known: file, learn_days": {"baseline": {"days": 3}},
+    "state_dir: expected text, got 7; put it in quotes": {"state_dir": 7},
     # words
     "idle: unknown value 'unatributed'; did you mean 'unattributed'?": {"idle": "unatributed"},
     "idle: expected text, got False; put it in quotes": {"idle": False},

@@ -1,5 +1,6 @@
 """What the books keep of one GPU and of one server: what was seen, and up to where it is settled. Pure."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -47,6 +48,7 @@ class GpuAccount:
     hold_until_seconds: float
     settled: Amount = field(default_factory=Amount)
     in_gaps: Amount = field(default_factory=Amount)
+    gap_until_seconds: float = -math.inf
     resets: int = 0
     crosscheck: CrossCheck = field(default_factory=CrossCheck)
 

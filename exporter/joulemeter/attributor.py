@@ -22,9 +22,10 @@ _ACTIVE = (Phase.PREFILL, Phase.DECODE, Phase.UNSPLIT)
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """Joules by GPU, model and phase, and the engine work of each model."""
+    """Joules by GPU, model and phase, how long steps ran on each GPU, and the engine work of each model."""
 
     parts: Mapping[str, Mapping[tuple[User, Phase], float]]
+    busy_seconds: Mapping[str, float]
     works: Mapping[User, EngineWork]
 
 
@@ -100,7 +101,8 @@ class Attributor:
             parts[uuid] = split(GpuWindow(window.energy_joules, drawn[uuid].idle_joules), shares)
         for user, use in uses.items():
             self._learn_phases(user, use, measured, drawn, parts)
-        return Attributed(parts, works)
+        busy_seconds = {uuid: of_gpu.busy_seconds for uuid, of_gpu in drawn.items()}
+        return Attributed(parts, busy_seconds, works)
 
     def _prompt_joules(self, user: User, use: Used) -> float:
         _, per_prompt_token, *_ = self.engine_joules(user)
@@ -152,8 +154,9 @@ class Attributor:
         if timed is not None:  # a measured split wins over an estimated one
             joules = prefill_joules + decode_joules
             prefill, decode = self._phases.estimate(user).joules(timed)
-            prefill_joules = joules * prefill / (prefill + decode)
-            decode_joules = joules - prefill_joules
+            if prefill + decode > 0:
+                prefill_joules = joules * (prefill / (prefill + decode))
+                decode_joules = joules * (decode / (prefill + decode))
         share = 1.0 / len(use.gpus)
         return Use(prefill_joules * share, decode_joules * share, use.has_phases, use.loaded)
 

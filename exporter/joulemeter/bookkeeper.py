@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from joulemeter.accounts import WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
-from joulemeter.attributor import Attributor
+from joulemeter.attributor import Attributed, Attributor
+from joulemeter.baselines import Baselines, SettledGpu
 from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
@@ -34,10 +35,12 @@ class Bookkeeper:
         *,
         price: Callable[[float], Amount],
         attributor: Attributor,
+        baselines: Baselines | None = None,
     ) -> None:
         self._terms = terms
         self._price = price
         self.attributor = attributor
+        self.baselines = baselines
         self._loaded_at_seconds: dict[User, float] = {}
         self.gpus: dict[str, GpuAccount] = {}
         self.servers: dict[str, ServerAccount] = {}
@@ -67,6 +70,7 @@ class Bookkeeper:
             amount = self._price(increase.energy_joules)
             if increase.gap_seconds > METER_GAP_SECONDS:
                 account.in_gaps += amount
+                account.gap_until_seconds = reading.at_seconds
                 self.ledger.add_unattributed(gpu.uuid, "meter_gap", amount)
                 amount = Amount()
             late_seconds = increase.gap_seconds / 2 if gpu.energy_source is EnergySource.COUNTER else 0.0
@@ -201,12 +205,40 @@ class Bookkeeper:
                     self.ledger.add_model(user, phase, part)
         for user in uses:
             self._settle_requests(user)
+        self._compare(measured, attributed, uses, edge_seconds)
 
     def _settle_requests(self, user: User) -> None:
         """Count a model's requests of the window that was just attributed."""
         step, _, token, context_token = self.attributor.engine_joules(user)
         server = self.servers[user.server]
         self.requests.settle(user, server.history, server.taken_seconds, Weights(step, token, context_token))
+
+    def _compare(
+        self,
+        measured: Mapping[str, Measured],
+        attributed: Attributed,
+        uses: Mapping[User, Used],
+        edge_seconds: float,
+    ) -> None:
+        """Let the baselines see the window, where all its energy and all its work are known."""
+        if self.baselines is None:
+            return
+        gpus = {
+            uuid: SettledGpu(
+                window.gpu.product,
+                window.duration_seconds,
+                attributed.busy_seconds[uuid],
+                attributed.parts[uuid],
+            )
+            for uuid, window in measured.items()
+            if edge_seconds - window.duration_seconds >= self.gpus[uuid].gap_until_seconds
+        }
+        counted = {
+            user: self.servers[user.server].uses
+            for user, use in uses.items()
+            if use.loaded and self.servers[user.server].counts_tokens
+        }
+        self.baselines.settle(gpus, counted, attributed.works, edge_seconds)
 
     def _take_work(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> dict[User, Used]:
         """Move the servers' cursors to the edge; what they passed is published with its energy."""
@@ -269,7 +301,11 @@ class Bookkeeper:
                 self.ledger.retire(user)
                 self.requests.retire(user)
                 self.attributor.forget(user)
+                if self.baselines is not None:
+                    self.baselines.forget(user)
                 del self._loaded_at_seconds[user]
                 server = self.servers[user.server]
                 server.history.forget(user.model)
                 server.settled.pop(user.model, None)
+        if self.baselines is not None:
+            self.baselines.retire(now_seconds, self._terms.series_ttl_seconds)

@@ -34,6 +34,8 @@ REFUSAL_REASONS: Final = (
 )
 THROTTLE_REASONS: Final = ("power_cap", "thermal", "sync_boost", "board_limit", "reliability")
 METHODS: Final = ("exclusive", "shared")
+BASES: Final = ("engine", "load")
+BASELINE_STATES: Final = ("learning", "frozen")
 SPLITS: Final = ("measured", "estimated", "prior", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
@@ -94,6 +96,33 @@ UNATTRIBUTED_TOKENS = Metric(
     "counter",
     "Tokens of windows whose energy could not be attributed, by reason.",
     (*SERVED, "kind", "reason"),
+)
+
+# ---------------------------------------------------------------------------------------------- expectation
+MODEL_COMPARED_ENERGY = Metric(
+    "joulemeter_model_compared_energy_joules_total",
+    "counter",
+    "Measured energy, idle included, of exactly the windows that advanced the expected energy;"
+    " over it, it is the regression signal.",
+    (*SERVED, "basis", "baseline"),
+)
+MODEL_EXPECTED_ENERGY = Metric(
+    "joulemeter_model_expected_energy_joules_total",
+    "counter",
+    "What this energy should have been by the baseline: for the same engine work, or for the same offered load.",
+    (*SERVED, "basis", "baseline"),
+)
+MODEL_BASELINE_INFO = Metric(
+    "joulemeter_model_baseline_info",
+    "gauge",
+    "1; which baseline the model is compared with, and whether it still learns.",
+    (*SERVED, "baseline", "state"),
+)
+MODEL_BASELINE_IN_RANGE = Metric(
+    "joulemeter_model_baseline_in_range",
+    "gauge",
+    "1 if the baseline has seen a load such as that of the last minutes, else 0.",
+    SERVED,
 )
 
 # ---------------------------------------------------------------------------------------------- carbon

@@ -1,4 +1,4 @@
-"""The commands: serve, demo, probe, check-config."""
+"""The commands: serve, demo, probe, check-config, baseline."""
 
 import argparse
 import asyncio
@@ -33,6 +33,19 @@ examples:
   joulemeter serve --config /etc/joulemeter.yaml
 
 Then: curl http://127.0.0.1:9847/metrics
+"""
+BASELINE_EPILOG = """\
+  list               what is learned and frozen here, by id
+  export [ID...]     write frozen ones to standard output: for new nodes, as baseline.file or for import
+  import FILE        use a file's baselines from now on, in place of those of the same models
+  accept ID          what is measured from now on is the new normal: learn anew, under a new id
+  reset ID|all       forget, whether the model still runs here or not
+
+A running daemon takes a change within seconds; its series get the new id, and the old ones end.
+
+examples:
+  joulemeter baseline list --config /etc/joulemeter.yaml
+  joulemeter baseline export --state-dir /var/lib/joulemeter > baselines.json
 """
 
 
@@ -87,6 +100,17 @@ def parser() -> argparse.ArgumentParser:
     _add_configuration(probe)
     check = command("check-config", _check_config, "report every problem of a configuration file at once")
     check.add_argument("file", type=Path, metavar="FILE")
+    baseline = command(
+        "baseline",
+        _baseline,
+        "the frozen baselines of the regression signal: list|export|import|accept|reset",
+        BASELINE_EPILOG,
+    )
+    baseline.add_argument("do", choices=("list", "export", "import", "accept", "reset"))
+    baseline.add_argument("what", nargs="*", metavar="ID|FILE", help="which baselines, or the file to import")
+    place = baseline.add_mutually_exclusive_group(required=True)
+    place.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+    place.add_argument("--state-dir", type=Path, metavar="DIR", help="the daemon's state directory")
     return main_parser
 
 
@@ -177,4 +201,31 @@ def _probe(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     load(_read(options.file), source=str(options.file))
     print(f"{options.file}: ok")
+    return EXIT_OK
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from joulemeter.runtime import baseline_command as command
+    from joulemeter.runtime.state import StateDirectory
+
+    logging.getLogger().setLevel(logging.WARNING)
+    config = Config() if options.config is None else load(_read(options.config), source=str(options.config))
+    path = options.state_dir or config.state_dir
+    if path is None:
+        raise ConfigError(
+            [f"{options.config}: no state_dir, so nothing is kept; set it, or give --state-dir"]
+        )
+    needed = {"list": (0, 0), "export": (0, sys.maxsize)}.get(options.do, (1, 1))
+    if not needed[0] <= len(options.what) <= needed[1]:
+        raise ConfigError([f"baseline {options.do}: see `joulemeter baseline --help` for what follows it"])
+    state, days = StateDirectory(path), config.baseline.learn_days
+    if options.do == "list":
+        print("\n".join(command.listed(state, days)))
+    elif options.do == "export":
+        print(command.exported(state, options.what), end="")
+    else:
+        (what,) = options.what
+        importing = options.do == "import"
+        request = command.import_request(Path(what)) if importing else {"do": options.do, "id": what}
+        print(command.change(state, request, days * command.DAY_SECONDS))
     return EXIT_OK

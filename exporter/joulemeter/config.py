@@ -3,6 +3,7 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import yaml
@@ -13,6 +14,7 @@ from joulemeter.server_config import ServerConfig, is_host, page_url, read_serve
 from joulemeter.settings import Section, shown, suggestion
 
 __all__ = [
+    "BaselineSettings",
     "Config",
     "GridSettings",
     "ObservationSettings",
@@ -55,6 +57,16 @@ class ObservationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineSettings:
+    """What a model's energy is compared with: learned here, or brought along."""
+
+    learn_days: float = 7.0
+    """How long a baseline learns before it is frozen; it is used, and marked as learning, after an hour."""
+    file: Path | None = None
+    """Frozen baselines, as `joulemeter baseline export` writes them, for what has none here when the daemon starts."""
+
+
+@dataclass(frozen=True, slots=True)
 class GridSettings:
     """Where the carbon intensity comes from; the first source that answers wins."""
 
@@ -73,10 +85,13 @@ class Config:
     listen_host: str = ANY_ADDRESS
     """HOST:PORT of the page; IPv6 in brackets, port 0 for a free one."""
     listen_port: int = 9847
+    state_dir: Path | None = None
+    """Directory that outlives the daemon, for baselines; one daemon writes in it. None: learned anew at each start."""
     series_ttl_seconds: float = HOUR_SECONDS
     """Series of a model not seen for so long are dropped; their totals move to the retired ones."""
     zero_hold_seconds: float = 30.0
     """New series stay at 0 for so long, so that two scrapes see their birth; their energy is pending."""
+    baseline: BaselineSettings = BaselineSettings()
     sampling: Sampling = Sampling()
     observation: ObservationSettings = ObservationSettings()
     servers: tuple[ServerConfig, ...] = ()
@@ -141,10 +156,12 @@ def read(top: Section, problems: list[str]) -> Config:
     config = Config(
         listen_host=listen[0],
         listen_port=listen[1],
+        state_dir=_path(top, "state_dir"),
         series_ttl_seconds=top.number(
             "series_ttl_seconds", default.series_ttl_seconds, low=60, high=MONTH_SECONDS
         ),
         zero_hold_seconds=top.number("zero_hold_seconds", default.zero_hold_seconds, low=0, high=600),
+        baseline=_baseline(top.section("baseline")),
         sampling=_sampling(top.section("sampling")),
         observation=_observation(top.section("observation")),
         servers=read_servers(top.items("servers"), "servers", problems),
@@ -192,6 +209,18 @@ def address(value: object) -> tuple[str, int]:
         if is_host(host) and port <= MAX_PORT:
             return host, port
     raise ValueError(f"expected HOST:PORT such as 0.0.0.0:9847 or [::]:9847, got {shown(value)}")
+
+
+def _path(section: Section, key: str) -> Path | None:
+    text = section.text(key, None)
+    return None if text is None else Path(text)
+
+
+def _baseline(section: Section) -> BaselineSettings:
+    days = section.number("learn_days", BaselineSettings().learn_days, low=0.05, high=60)
+    file = _path(section, "file")
+    section.finish()
+    return BaselineSettings(learn_days=days, file=file)
 
 
 def _sampling(section: Section) -> Sampling:

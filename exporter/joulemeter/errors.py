@@ -48,5 +48,17 @@ class ListenError(JoulemeterError):
     """The configured address cannot be listened on."""
 
 
+class BaselineError(JoulemeterError):
+    """A file of baselines cannot be used, or no baseline is what was asked for."""
+
+
+class StateError(JoulemeterError):
+    """The state directory cannot be used."""
+
+
+class StateInUseError(StateError):
+    """Another process writes in the state directory."""
+
+
 class ServiceEndedError(JoulemeterError):
     """A part of the daemon returned although nobody asked it to stop."""

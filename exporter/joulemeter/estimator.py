@@ -64,8 +64,9 @@ class Estimate:
 
     def joules(self, work: Effort) -> tuple[float, float]:
         """Return what prefill and decode should have taken."""
+        decode_amounts = (max(0.0, a - p) for a, p in zip(work.amounts, work.prefill_amounts, strict=True))
         prefill_joules = sum(map(mul, self.joules_per_unit, work.prefill_amounts))
-        return prefill_joules, sum(map(mul, self.joules_per_unit, work.amounts)) - prefill_joules
+        return prefill_joules, sum(map(mul, self.joules_per_unit, decode_amounts))
 
 
 @dataclass(frozen=True, slots=True)

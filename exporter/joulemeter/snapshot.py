@@ -60,6 +60,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
         _energy(books),
         _work(books),
         _estimates(books),
+        _expectation(books),
         _hardware(books, around),
         _servers(books, around),
         _use(books, around),
@@ -136,6 +137,20 @@ def _estimates(books: Bookkeeper) -> Iterator[Row]:
                 yield catalog.PHASE_UNCERTAINTY, (*_served(User(name, model)), phase), ratio
             for phase, joules in insight.joules_per_token.items():
                 yield catalog.JOULES_PER_TOKEN, (*_served(User(name, model)), phase), joules
+
+
+def _expectation(books: Bookkeeper) -> Iterator[Row]:
+    if books.baselines is None:
+        return
+    for (user, baseline), comparison in books.baselines.comparisons.items():
+        for basis, expected_joules in comparison.expected_joules.items():
+            labels = (*_served(user), basis, baseline)
+            yield catalog.MODEL_COMPARED_ENERGY, labels, comparison.compared_joules
+            yield catalog.MODEL_EXPECTED_ENERGY, labels, expected_joules
+    for user, followed, in_range in books.baselines.followed():
+        yield catalog.MODEL_BASELINE_INFO, (*_served(user), followed.id, followed.state), 1
+        if in_range is not None:
+            yield catalog.MODEL_BASELINE_IN_RANGE, _served(user), in_range
 
 
 def _hardware(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:

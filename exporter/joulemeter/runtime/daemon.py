@@ -1,6 +1,7 @@
 """Configuration -> the running daemon: builds the parts, wires them, runs them together."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -12,6 +13,8 @@ from importlib.metadata import version
 from joulemeter.accounting import grams
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
+from joulemeter.baseline_file import decode
+from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.config import Config, GridSettings
 from joulemeter.grids import fixed, static
@@ -19,12 +22,14 @@ from joulemeter.meters import EnergyMeter
 from joulemeter.meters.nvml import NvmlMeter
 from joulemeter.model import Amount, GridSample
 from joulemeter.ownership import use_by_server
+from joulemeter.runtime.baseline_keeper import BaselineKeeper
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.observer import Observer
 from joulemeter.runtime.owners import OwnerFinder
 from joulemeter.runtime.sampler import Sampler
+from joulemeter.runtime.state import StateDirectory, read_text
 from joulemeter.runtime.supervisor import Service, supervise
 from joulemeter.runtime.usual import UsualPorts
 from joulemeter.runtime.watch import ServerWatch
@@ -35,6 +40,7 @@ log = logging.getLogger(__name__)
 NVML_LIBRARY_VARIABLE = "JOULEMETER_NVML_LIBRARY"
 """Path of an NVML library to load in place of the driver's."""
 METER_NAME = "nvml"
+DAY_SECONDS = 86_400.0
 
 
 def nvml_meter() -> NvmlMeter:
@@ -69,16 +75,31 @@ async def run_daemon(config: Config, *, simulated: bool = False, extras: Extras 
     Raises:
         JoulemeterError: (in an ExceptionGroup) a part could not start or go on.
     """
+    baselines = Baselines(config.baseline.learn_days * DAY_SECONDS, time.time)
+    state = StateDirectory(config.state_dir) if config.state_dir is not None else None
+    with state.held() if state is not None else contextlib.nullcontext():
+        known = [] if state is None else state.load()
+        baselines.adopt(known, replace=True)
+        if config.baseline.file is not None:
+            brought = decode(read_text(config.baseline.file), source=str(config.baseline.file))
+            baselines.adopt(brought, replace=False)
+        keeper = [] if state is None else [BaselineKeeper(baselines, state)]
+        await _serve(config, baselines, simulated=simulated, keeper=keeper, extras=extras)
+
+
+async def _serve(
+    config: Config, baselines: Baselines, *, simulated: bool, keeper: Sequence[Service], extras: Extras
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with PageClient(timeout_seconds=config.observation.timeout_seconds) as client:
-        observer = build_observer(config, client, nvml_meter(), simulated=simulated)
+        observer = build_observer(config, client, nvml_meter(), baselines=baselines, simulated=simulated)
         exposition = Exposition(
             config.listen_host, config.listen_port, latest=lambda: observer.latest, problem=observer.problem
         )
-        await supervise([exposition, observer, *extras(exposition, observer)], stop)
+        await supervise([exposition, observer, *keeper, *extras(exposition, observer)], stop)
     log.info("stopped")
 
 
@@ -87,6 +108,7 @@ def build_observer(
     client: PageClient,
     meter: EnergyMeter,
     *,
+    baselines: Baselines,
     simulated: bool,
     wall_clock: Callable[[], float] = time.time,
 ) -> Observer:
@@ -103,6 +125,7 @@ def build_observer(
         ),
         price=lambda joules: Amount(joules, joules * grams_per_joule),
         attributor=Attributor(),
+        baselines=baselines,
     )
     interval_seconds = config.observation.interval_seconds
     release = version("joulemeter")

@@ -12,9 +12,11 @@ from joulemeter.errors import JoulemeterError, MeterError
 from joulemeter.meters import EnergyMeter
 from joulemeter.model import EnergyReading, Gpu, GridSample
 from joulemeter.ownership import use_by_server
+from joulemeter.runtime.baseline_command import listed
 from joulemeter.runtime.daemon import grid_sample, nvml_meter
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.owners import OwnerFinder
+from joulemeter.runtime.state import StateDirectory
 from joulemeter.runtime.usual import USUAL_PORTS, UsualPorts
 from joulemeter.runtime.watch import ServerWatch
 from joulemeter.server_config import ServerConfig
@@ -80,6 +82,7 @@ async def probe(config: Config) -> tuple[str, bool]:
         report.servers(watches, problems, owned, finder.problems)
     finally:
         await asyncio.to_thread(meter.close)
+    report.baselines(config)
     report.grid(grid_sample(config.grid), config.pue)
     return report.text(), report.attributes
 
@@ -182,6 +185,22 @@ class Report:
             self._mend.append(
                 f"no server on the usual ports {usual}: name it (--server http://127.0.0.1:8000)"
             )
+
+    def baselines(self, config: Config) -> None:
+        """What models are compared with."""
+        self._lines.append(
+            "Baselines (expected energy for the same engine work, and for the same offered load)"
+        )
+        if config.state_dir is None:
+            days = f"{config.baseline.learn_days:g} days"
+            self._lines.append(f"  not kept: learned anew over {days} at each start; state_dir keeps them")
+            return
+        try:
+            lines = listed(StateDirectory(config.state_dir), config.baseline.learn_days)
+        except JoulemeterError as error:
+            self._mend.append(str(error))
+            return
+        self._lines += [f"  {line}" for line in lines]
 
     def grid(self, grid: GridSample, pue: float) -> None:
         """The carbon intensity in use."""
