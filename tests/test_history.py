@@ -114,7 +114,7 @@ def test_a_spread_never_falls_and_is_never_below_the_exact_count(steps: list[tup
     spread, exact, before = Spread(1.0, 1000.0), 0, 0.0
     for finished, effort, running in steps:
         exact += finished
-        total = spread.advance(finished, effort, running=running)
+        total = spread.advance(finished, effort, running=float(running), requests=float(finished > 250))
         assert total >= before
         assert total >= exact
         before = total
@@ -122,10 +122,23 @@ def test_a_spread_never_falls_and_is_never_below_the_exact_count(steps: list[tup
 
 def test_an_estimate_that_ran_ahead_is_made_up_for():
     spread = Spread(1.0, 1000.0)
-    assert spread.advance(0, 100, running=True) == 100
-    assert spread.advance(60, 0, running=False) == 100
-    assert spread.advance(40, 0, running=False) == 100
-    assert spread.advance(10, 0, running=False) == 110
+    assert spread.advance(0, 100, running=1.0, requests=0.0) == 100
+    assert spread.advance(60, 0, running=0.0, requests=1.0) == 100
+    assert spread.advance(40, 0, running=0.0, requests=0.0) == 100
+    assert spread.advance(10, 0, running=0.0, requests=1.0) == 110
+
+
+def test_hours_without_a_pause_run_no_further_ahead_than_what_runs():
+    """At night one request makes 60 tokens a second, by day each of ten makes 20: the pace learned is wrong."""
+    spread = Spread(30.0, 30.0)
+    for _ in range(100):
+        spread.advance(0.0, 10.0, running=1.0, requests=0.0)
+        spread.advance(600.0, 0.0, running=0.0, requests=1.0)
+    exact = 60_000.0
+    for _ in range(3600):
+        exact += 200.0
+        total = spread.advance(200.0, 10.0, running=10.0, requests=1 / 3)
+        assert exact <= total <= exact + 10 * 600
 
 
 def test_a_server_without_models_on_its_page_serves_the_default_model():

@@ -130,7 +130,9 @@ def engine_work(
     mean_running = max(0.0, work.running_seconds) / duration_seconds
     others = mean_running * (1.0 - 1.0 / (started + mean_running)) if started > 0 else 0.0
     alone_ratio = math.exp(-max(0.0, others)) if decoded > 0 else 1.0
-    decoding_seconds = max(0.0, busy_seconds - alone_ratio * prefill_seconds)
+    decoding_seconds = busy_seconds
+    if _is_timed(work):  # the running gauge counts requests whose prompt is being computed, too
+        decoding_seconds = max(0.0, busy_seconds - alone_ratio * prefill_seconds)
     if shares:
         decoding_seconds = min(decoding_seconds, _covered_seconds(work, started, duration_seconds))
     busy_ratio = busy_seconds / duration_seconds
@@ -198,9 +200,13 @@ def _batch(work: Work, decoding_seconds: float) -> float:
 def _sequence_seconds(work: Work) -> float:
     """Time in which sequences decoded, added up over them."""
     between = work.inter_token_seconds
-    if between is None or between < WHOLE_RATIO * work.running_seconds:
-        return work.running_seconds  # replies that are not streamed are timed in part only
-    return between
+    return between if between is not None and _is_timed(work) else work.running_seconds
+
+
+def _is_timed(work: Work) -> bool:
+    """Whether the time between tokens is told, and of all of them: replies that are not streamed are timed in part."""
+    between = work.inter_token_seconds
+    return between is not None and between >= WHOLE_RATIO * work.running_seconds
 
 
 def _covered_seconds(work: Work, started: float, duration_seconds: float) -> float:

@@ -56,11 +56,14 @@ class Estimate:
     uncertainty_ratio: Mapping[Phase, float] = field(default_factory=dict)
     amounts: tuple[float, ...] = ()
     """What the model did of late."""
+    guessed: bool = False
+    """An amount was neither counted nor timed: then it errs with the traffic, which no deviation shows."""
 
     @property
     def known(self) -> bool:
         """Whether the data says more than the prior does."""
-        return bool(self.uncertainty_ratio) and max(self.uncertainty_ratio.values()) < KNOWN_RATIO
+        told = bool(self.uncertainty_ratio) and not self.guessed
+        return told and max(self.uncertainty_ratio.values()) < KNOWN_RATIO
 
     def joules(self, work: Effort) -> tuple[float, float]:
         """Return what prefill and decode should have taken."""
@@ -256,7 +259,7 @@ class Estimator:
         for index, (user, ratios) in enumerate(zip(users, uncertainties, strict=True)):
             places = slice(index * size, (index + 1) * size)
             seen = self._seen[user]
-            own = Estimate(tuple(found[places]), ratios, seen.amounts)
+            own = Estimate(tuple(found[places]), ratios, seen.amounts, seen.guessed)
             if not own.known:
                 # The model's own energy stands, its phases follow the prior: no precision that is not there.
                 believed = replace(own, joules_per_unit=tuple(centre[places]))

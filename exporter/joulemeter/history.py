@@ -109,9 +109,13 @@ class Spread:
     _effort: float = 0.0
     _episode_exact: float = 0.0
     _episode_effort: float = 0.0
+    _requests: float = 0.0
 
-    def advance(self, exact_increase: float, effort_increase: float, *, running: bool) -> float:
-        """Return the new total after one interval."""
+    def advance(
+        self, exact_increase: float, effort_increase: float, *, running: float, requests: float
+    ) -> float:
+        """Return the new total after one interval, in which so many requests ended; `running` is how many run now."""
+        self._requests += requests
         self._exact += exact_increase
         self._episode_exact += exact_increase
         self._episode_effort += effort_increase
@@ -122,6 +126,8 @@ class Spread:
         finished = self._finished + self.tokens_per_effort_prior * self.prior_effort
         speed = finished / (self._effort + self.prior_effort)
         in_flight = max(0.0, speed * self._episode_effort - self._episode_exact) if running else 0.0
+        if self._requests > 0:
+            in_flight = min(in_flight, running * self._exact / self._requests)
         self.total = max(self.total, self._exact + in_flight)
         return self.total
 
@@ -296,29 +302,31 @@ class ServerHistory:
         if state.with_cached_tokens:
             exact_prompt = max(state.exact_prompt, exact_prompt + state.with_cached_tokens - cached_tokens)
         prompt_increase, state.exact_prompt = exact_prompt - state.exact_prompt, exact_prompt
+        requests, first_tokens = increase.get(Role.REQUESTS), increase.get(Role.FIRST_TOKENS)
+        if requests is None and first_tokens is None:
+            first_tokens = state.arrivals.advance(prompt_increase)
+        ended = (first_tokens or 0.0) if requests is None else requests
+        prompt_tokens = work.prompt_tokens + prompt_increase
         if late & {Role.PROMPT, Role.PROMPT_WITH_CACHED}:
             prompt_tokens = state.prompt_spread.advance(
-                prompt_increase, running_seconds, running=bool(running)
+                prompt_increase, running_seconds, running=running, requests=ended
             )
-        else:
-            prompt_tokens = work.prompt_tokens + prompt_increase
         generation_increase = increase.get(Role.GENERATION, 0.0)
+        generation_tokens = work.generation_tokens + generation_increase
         if Role.GENERATION in late:
             live = increase.get(Role.LIVE_GENERATION, None if steps is None else steps * mean_running)
             generation_tokens = state.generation_spread(live=live is not None).advance(
-                generation_increase, running_seconds if live is None else live, running=bool(running)
+                generation_increase,
+                running_seconds if live is None else live,
+                running=running,
+                requests=ended,
             )
-        else:
-            generation_tokens = work.generation_tokens + generation_increase
-        first_tokens = increase.get(Role.FIRST_TOKENS)
-        if first_tokens is None and Role.REQUESTS not in increase:
-            first_tokens = state.arrivals.advance(prompt_tokens - work.prompt_tokens)
         state.running = running
         state.work = work + Work(
             prompt_tokens - work.prompt_tokens,
             cached_tokens - work.cached_prompt_tokens,
             generation_tokens - work.generation_tokens,
-            increase.get(Role.REQUESTS, 0.0),
+            requests or 0.0,
             running_seconds,
             steps,
             first_tokens,
