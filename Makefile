@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 PEER := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test generate golden test-real bench render tools clean
+.PHONY: help demo test generate golden test-real bench bench-truth bench-truth-quick render tools clean
 
 help: ## what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(INSTALLED) ## the whole thing on a simulated node, without a GPU: http://127.0.0.1:9847/metrics
 	@tools/install-tools.sh cc
@@ -41,6 +41,12 @@ bench: $(INSTALLED) ## cost of sampling, observing and scraping, next to nvitop-
 	@test -x $(PEER)/bin/nvitop-exporter || { $(PYTHON) -m venv $(PEER) && \
 		$(PEER)/bin/pip install --quiet --disable-pip-version-check 'nvitop-exporter==1.7.2'; }
 	$(BIN)/python -m benchmarks
+
+bench-truth: $(INSTALLED) ## the split against the simulator's truth, kept in docs/accuracy.md; 25 minutes on two cores
+	PYTHONPATH=. $(BIN)/python -m benchmarks.truth.report --write
+
+bench-truth-quick: $(INSTALLED) ## a small part of it, printed only, in a minute or two
+	PYTHONPATH=. $(BIN)/python -m benchmarks.truth.report --quick
 
 render: $(INSTALLED) ## pictures of the dashboards with ten minutes of the demo, in .cache/render; 1 GB of npm packages
 	$(BIN)/python tools/render/render.py

@@ -2,14 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from benchmarks.truth.kernel import REQUEST, REQUEST_WHOLE, SEEN, Floats, Wholes
 from benchmarks.truth.run import Chunk, simulate
-from benchmarks.truth.scenario import Scenario
+from benchmarks.truth.scenario import Scenario, Server
 from benchmarks.truth.sensor import TICK_SECONDS
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.model import (
@@ -178,6 +178,8 @@ def to_books(
                 tick_at, joules = ticks.popleft()
                 yield from (EnergyReading(uuid, joules, BEGIN_SECONDS + tick_at) for uuid in boards)
             for index, row in enumerate(rows):
+                if not scenario.servers[index].loaded(at):
+                    continue
                 lives = counters[index].lives
                 counted, life = counters[index].since_start(at, row)
                 model = scenario.servers[index].model
@@ -198,7 +200,7 @@ PHASES = (Phase.PREFILL, Phase.DECODE, Phase.IDLE)
 class Comparison:
     """What was booked, and what was so, up to the same instants: (instants, servers, `PHASES`), running totals.
 
-    True idle energy is shared by the servers in equal parts, as the books do it.
+    True idle energy is shared in equal parts by the servers that are there, as the books do it.
     """
 
     at_seconds: Floats
@@ -241,14 +243,15 @@ def keep_books(
 ) -> Comparison:
     """Drive fresh books through a whole run, and compare what they settle with the truth of the same time."""
     boards = {gpu.uuid: gpu for gpu in gpus(scenario)}
-    for index, server in enumerate(scenario.servers):
-        books.expect_server(server_name(index), server.model, BEGIN_SECONDS, counts_tokens=True)
-        books.own(server_name(index), frozenset(boards), BEGIN_SECONDS)
+    servers = {server_name(index): server for index, server in enumerate(scenario.servers)}
+    for name, server in servers.items():
+        if server.loaded(0.0):
+            _expect(books, name, server, boards, BEGIN_SECONDS)
     truth: list[Floats] = []
 
     def noted() -> Iterator[Chunk]:
         for chunk in simulate(scenario, requests=requests):
-            truth.append(_true_joules(chunk))
+            truth.append(_true_joules(scenario, chunk))
             yield chunk
 
     at_seconds, booked = [0.0], [_booked_joules(scenario, books)]
@@ -264,8 +267,10 @@ def keep_books(
         if isinstance(event, EnergyReading):
             books.meter(boards[event.uuid], [event])
             continue
+        _come_and_go(books, event, servers, boards)
         books.observe(event, has_phases=style.has_phases)
-        if event.server == server_name(len(scenario.servers) - 1):
+        later = list(servers)[list(servers).index(event.server) + 1 :]
+        if not any(servers[name].loaded(event.at_seconds - BEGIN_SECONDS) for name in later):
             books.settle(event.at_seconds)
             settled = min(a.settled_until_seconds for a in books.gpus.values()) - BEGIN_SECONDS
             if settled >= at_seconds[-1] + compare_seconds:
@@ -284,8 +289,26 @@ def keep_books(
     return Comparison(at, np.stack(booked), true)
 
 
-def _true_joules(chunk: Chunk) -> Floats:
-    idle = np.repeat(chunk.idle_joules[:, None] / chunk.truth.shape[1], chunk.truth.shape[1], axis=1)
+def _expect(books: Bookkeeper, name: str, server: Server, boards: Iterable[str], now_seconds: float) -> None:
+    books.expect_server(name, server.model, now_seconds, counts_tokens=True)
+    books.own(name, frozenset(boards), now_seconds)
+
+
+def _come_and_go(
+    books: Bookkeeper, event: Observation, servers: Mapping[str, Server], boards: Iterable[str]
+) -> None:
+    """Tell the books of a server's first page, and that those which have gone use no GPU."""
+    if event.server not in books.servers:
+        _expect(books, event.server, servers[event.server], boards, event.at_seconds)
+    for name in books.servers:
+        if event.at_seconds - BEGIN_SECONDS >= servers[name].stops_seconds:
+            books.own(name, frozenset(), event.at_seconds)
+
+
+def _true_joules(scenario: Scenario, chunk: Chunk) -> Floats:
+    at = chunk.start_seconds + chunk.window_seconds * (np.arange(len(chunk.idle_joules)) + 0.5)
+    here = np.array([[server.loaded(one) for server in scenario.servers] for one in at.tolist()], float)
+    idle = chunk.idle_joules[:, None] * here / np.maximum(1.0, here.sum(axis=1, keepdims=True))
     return np.stack([chunk.true("prefill_joules"), chunk.true("decode_joules"), idle], axis=2)
 
 

@@ -41,6 +41,7 @@ KINDS: Final = (
 )
 HOURS: Final[Mapping[float, int]] = {0.1: 12, 2.0: 1, 6.0: 1}
 """How long each rate is run: four to twenty thousand requests."""
+PUBLISHED: Final = "histogram, as published"
 QUIET_SECONDS: Final = 120.0
 """Nothing arrives at the end of a run, so that all that was begun is finished."""
 WINDOW_SECONDS: Final = 10
@@ -292,7 +293,7 @@ def _compared(run_of: Served) -> Iterator[Callable[[float, int], Row]]:
         (value,) = from_true_phases(run_of, FINE, style=style)
         yield _of_histogram(run_of, f"histogram, exact phases, no buckets, {name}", value)
     yield _of_histogram(run_of, "histogram, exact phases", published)
-    yield _of_histogram(run_of, "histogram, as published", from_books(run_of))
+    yield _of_histogram(run_of, PUBLISHED, from_books(run_of))
     yield _of_histogram(run_of, "the truth in the same buckets", counted(run_of.true_joules, bounds))
 
 

@@ -1,5 +1,6 @@
 """What is simulated: servers on one set of GPUs, their traffic, what changes on the way, and the sensor."""
 
+import math
 from dataclasses import dataclass, field
 
 from benchmarks.truth.sensor import Sensor
@@ -11,13 +12,18 @@ from joulemeter.simulation.physics import Coefficients
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One engine. `coefficients` replaces the pair's own, for a pair that is in no table."""
+    """One engine. `coefficients` replaces the pair's own, for a pair that is in no table.
+
+    It answers, and has its model loaded, from `starts_seconds` to `stops_seconds`; keep its traffic within.
+    """
 
     model: str
     traffic: Traffic
     limits: Limits = field(default_factory=Limits)
     speculation: Speculation = field(default_factory=Speculation)
     coefficients: Coefficients | None = None
+    starts_seconds: float = 0.0
+    stops_seconds: float = math.inf
 
     def __post_init__(self) -> None:
         if self.coefficients is None and self.model not in MODELS:
@@ -28,6 +34,10 @@ class Server:
                 f"{self.model}: {most} drafted tokens in a step of {self.limits.max_step_tokens};"
                 " raise max_step_tokens"
             )
+
+    def loaded(self, at_seconds: float) -> bool:
+        """Whether it is there at an instant."""
+        return self.starts_seconds <= at_seconds < self.stops_seconds
 
     @property
     def physics(self) -> Coefficients:

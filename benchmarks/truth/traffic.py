@@ -100,7 +100,8 @@ class Once:
 class Traffic:
     """All that one server is sent; kinds are mixed by weight.
 
-    `cache_seconds` is how long an unused prefix stays cached; `until_seconds` ends it all.
+    `cache_seconds` is how long an unused prefix stays cached; nothing comes before `from_seconds` or after
+    `until_seconds`.
     """
 
     load: Load = Load(0.0)
@@ -108,6 +109,7 @@ class Traffic:
     bursts: tuple[Bursts, ...] = ()
     once: tuple[Once, ...] = ()
     cache_seconds: float = math.inf
+    from_seconds: float = 0.0
     until_seconds: float = math.inf
 
 
@@ -154,7 +156,8 @@ class Source:
         )
         all_at = np.concatenate([part for part, _ in drawn])
         order = np.argsort(all_at, kind="stable")
-        order = order[all_at[order] < traffic.until_seconds]
+        within = (traffic.from_seconds <= all_at) & (all_at < traffic.until_seconds)
+        order = order[within[order]]
         return all_at[order], np.concatenate([sizes for _, sizes in drawn])[order]
 
     def _requests(
