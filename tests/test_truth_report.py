@@ -3,15 +3,18 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from benchmarks.truth import cases, report
+from benchmarks.truth import cases, over_time, report
 from benchmarks.truth.books import PHASES
 from benchmarks.truth.measure import OURS, Case, Errors, begun_at, errors, measure, misses, worst
 from benchmarks.truth.methods import FixedPrior, TokenShare, others, wrong_prior
 from benchmarks.truth.more_scenarios import MORE_SCENARIOS, PAIRS, on_pair
+from benchmarks.truth.ratios import Ratios
 from benchmarks.truth.scenarios import SCENARIOS, chat_day
 from benchmarks.truth.tables import Section, by_name, errors_table, missed, percent, wanted_count
+from joulemeter.baseline import Basis
 from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES
@@ -158,3 +161,18 @@ def test_errors_are_after_the_warm_up():
     case = Case("request_a_minute", SCENARIOS["request_a_minute"](7200.0, 1))
     compared = measure(case)[OURS]
     assert errors(case)[None, "idle"][OURS].bias == compared.bias(Phase.IDLE, since_seconds=3600.0)
+
+
+def test_a_regression_is_shown_around_the_hour_in_which_it_begins():
+    course = over_time.Course("chat_day", 10, begun_days=8.4, decode_power=0.15)
+    hours = np.arange(190.0, 230.0)
+    true = np.where(hours > 201, 1.12, 1.0)
+    near = dict.fromkeys(Basis, true + 0.01)
+    one = Ratios(hours, near, true, np.ones(40), np.full(40, 100.0))
+    section = over_time.section([(course, one)])
+    assert "| chat_day | decode power +15% | 1.010 / 1.000 | 1.130 / 1.120 |" in section.text
+    assert (section.misses, section.wanted) == ((), 1)
+    far = replace(one, measured=dict.fromkeys(Basis, true + 0.031))
+    assert len(over_time.section([(course, far)]).misses) == 1
+    idle = replace(one, requests=np.zeros(40))
+    assert len(over_time.section([(course, idle)]).misses) == 1, "what cannot be told is not reached"

@@ -103,6 +103,7 @@ class Spread:
 
     tokens_per_effort_prior: float
     prior_effort: float
+    bounded: bool = True
     total: float = 0.0
     _exact: float = 0.0
     _finished: float = 0.0
@@ -126,7 +127,7 @@ class Spread:
         finished = self._finished + self.tokens_per_effort_prior * self.prior_effort
         speed = finished / (self._effort + self.prior_effort)
         in_flight = max(0.0, speed * self._episode_effort - self._episode_exact) if running else 0.0
-        if self._requests > 0:
+        if self.bounded and self._requests > 0:
             in_flight = min(in_flight, running * self._exact / self._requests)
         self.total = max(self.total, self._exact + in_flight)
         return self.total
@@ -180,7 +181,9 @@ class _ModelState:
     def generation_spread(self, *, live: bool) -> Spread:
         """How generated tokens are laid over time: by a live count of them, or by running seconds."""
         if self._generation_spread is None:
-            self._generation_spread = Spread(1.0, PRIOR_LIVE_TOKENS) if live else _by_running_seconds()
+            self._generation_spread = (
+                Spread(1.0, PRIOR_LIVE_TOKENS, bounded=False) if live else _by_running_seconds()
+            )
         return self._generation_spread
 
 
