@@ -6,7 +6,7 @@ The whole report, over days, seeds and pairs and beside other methods, is `make 
 import pytest
 
 from benchmarks.truth import cases
-from benchmarks.truth.books import LLAMACPP
+from benchmarks.truth.books import LLAMACPP, SGLANG
 from benchmarks.truth.measure import TEN_MINUTES_SECONDS, Case, begun_at, errors, misses
 from benchmarks.truth.methods import WRONG_PRIORS, wrong_prior
 from benchmarks.truth.scenarios import SCENARIOS
@@ -29,6 +29,11 @@ def scenario(name: str, hours: float, from_hour: float):
 )
 def test_the_split_is_as_right_as_we_say(name, hours, from_hour):
     case = Case(name, scenario(name, hours, from_hour), cases.WANTED[name])
+    assert misses(case, errors(case)) == []
+
+
+def test_steps_that_nobody_counts_are_told_from_the_time_between_tokens():
+    case = Case("chat_day, sglang", scenario("chat_day", 8, 2), cases.DAY_OF_CHAT, style=SGLANG)
     assert misses(case, errors(case)) == []
 
 

@@ -110,6 +110,17 @@ def test_a_wild_window_is_worth_little():
     assert estimator.estimate(A).joules_per_unit[:3] == pytest.approx(before[:3], rel=0.05)
 
 
+def test_counts_that_nobody_can_have_done_are_not_believed():
+    estimator = Estimator(ENGINE_JOULES)
+    learn(estimator, {A: SMALL}, 60)
+    before = estimator.estimate(A)
+    jumped = EngineWork(500, 5, 4e12, 20_000, 1e7)
+    estimator.advance({A: jumped}, 5000.0, duration_seconds=10.0, busy_watts=434.0)
+    assert estimator.estimate(A) == before
+    learn(estimator, {A: SMALL}, 6, seed=1)
+    assert estimator.estimate(A).amounts[1] < 1e8
+
+
 def test_one_shape_of_traffic_leaves_the_phases_uncertain():
     estimator, alike = Estimator(ENGINE_JOULES), Estimator(ENGINE_JOULES)
     learn(estimator, {A: SMALL}, 360)

@@ -171,14 +171,8 @@ class Estimator:
         works = {user: work for user, work in works.items() if work.any}
         if not works or active_joules <= 0:
             return
-        users = frozenset(works)
-        group = self._groups.setdefault(users, _Group())
-        kept = 0.5 ** (group.speed * duration_seconds / self._half_life_seconds)
-        for user, work in works.items():
-            if user not in self._estimates:
-                self._open(user)
-            self._fade(user, kept**0.5)
-            self._seen[user] = self._seen[user].then(work, kept)
+        for user in works.keys() - self._estimates.keys():
+            self._open(user)
         row = {
             (user, number): amount
             for user, work in works.items()
@@ -188,6 +182,12 @@ class Estimator:
         expected_joules = sum(amount * self._solution[key] for key, amount in row.items())
         if expected_joules > IMPLAUSIBLE_RATIO * active_joules:
             return
+        users = frozenset(works)
+        group = self._groups.setdefault(users, _Group())
+        kept = 0.5 ** (group.speed * duration_seconds / self._half_life_seconds)
+        for user, work in works.items():
+            self._fade(user, kept**0.5)
+            self._seen[user] = self._seen[user].then(work, kept)
         weight = group.weigh(active_joules, expected_joules, EDGE_SECONDS * busy_watts)
         for key, amount in row.items():
             self._gradient[key] += weight * amount * (active_joules - expected_joules)
