@@ -24,7 +24,9 @@ from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.collector import Renderer
 from joulemeter.dialects import read_page, recognise
-from joulemeter.grids import static
+from joulemeter.grid_book import GridBook
+from joulemeter.grid_view import view
+from joulemeter.grids import Place, static
 from joulemeter.histogram import Histogram
 from joulemeter.model import (
     GAUGES,
@@ -36,7 +38,7 @@ from joulemeter.model import (
     Observation,
     PageReading,
 )
-from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
+from joulemeter.snapshot import Priced, ServerState, Snapshot, Surroundings, compose
 
 GPUS = 8
 MEASURED_EVERY_SECONDS = 600.0
@@ -44,6 +46,7 @@ SCRAPED_EVERY_SECONDS = 15.0
 RESTARTS_EVERY_SECONDS = 600.0
 RENAMED_EVERY_SECONDS = 3600.0
 START_SECONDS = 1_000_000.0
+GRID = view(GridBook(Place(static.WORLD), ()), {}, 0.0, 0.0)
 
 
 class Simulation:
@@ -57,7 +60,7 @@ class Simulation:
         ]
         self._books = Bookkeeper(
             Terms(),
-            price=lambda joules: Amount(joules, joules * 1e-5),
+            price=lambda joules, _begin, _end: Amount(joules, joules * 1e-5),
             attributor=Attributor(),
         )
         body = RECORDED.read_text(encoding="utf-8")
@@ -135,8 +138,9 @@ class Simulation:
                     )
                     for name in self._books.servers
                 },
-                grid=static.sample(static.WORLD),
+                grid=GRID,
                 pue=1.0,
+                priced=Priced(),
                 sample_intervals=self._intervals.value(),
             ),
         )

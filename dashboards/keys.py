@@ -5,18 +5,22 @@ import inspect
 import textwrap
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from joulemeter import config, server_config
+from joulemeter import config, grids, server_config
 from joulemeter.dialects.generic import GenericNames
+from joulemeter.grids import Place
 from joulemeter.settings import Default, Section, Value
 
 SECTIONS: Final[dict[str, type]] = {
     "servers[].metrics.": GenericNames,
     "servers[].": server_config.ServerConfig,
     "grid.": config.GridSettings,
+    "price.": config.PriceSettings,
     "baseline.": config.BaselineSettings,
     "observation.": config.ObservationSettings,
     "sampling.": config.Sampling,
@@ -27,7 +31,12 @@ SPOKEN: Final = {
     "servers[].name": ("text", "host:port of `url`"),
     "servers[].gpus": ("`auto`, or a list such as `[0, 1]` or `[GPU-...]`", "`auto`"),
     "servers[].metrics.generation": ("text", "required"),
-    "grid.sources": (f"list of {', '.join(f'`{name}`' for name in config.GRID_SOURCES)}", None),
+    "grid.sources": (f"list of {', '.join(f'`{name}`' for name in grids.names())}", "`[static]`"),
+    "grid.cloud_region": ("provider/region", None),
+    "time_zone": ("IANA name", None),
+    "price.currency": ("ISO 4217 code", None),
+    "grid.fixed.intensity_grams_per_kwh": ("number from 0 to 2000", "required"),
+    "grid.relay.url": ("http(s) URL", "required"),
     "listen": ("HOST:PORT", None),
     "state_dir": ("path", None),
     "baseline.file": ("path", None),
@@ -68,10 +77,15 @@ class Recorder(Section):
         """Open a section that notes its keys in the same place."""
         return Recorder(super().get(key), self.place(key), self._settings)
 
+    def path(self, key: str) -> Path | None:
+        """Note a path."""
+        self._note(key, "path", None)
+        return super().path(key)
+
     def converted(self, key: str, default: Default, convert: Callable[[object], Value]) -> Value | Default:
         """Note the default."""
         parts = default if isinstance(default, tuple) else (default,)
-        self._note(key, "", ":".join(map(str, parts)))
+        self._note(key, "", ":".join(map(str, parts)) if default else None)
         return super().converted(key, default, convert)
 
     def items(self, key: str, default: Sequence[object] = ()) -> Sequence[object]:
@@ -106,6 +120,8 @@ def settings() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     config.read(Recorder({}, "", found), [])
     server_config.read_server(Recorder(GENERIC_SERVER, "servers[]", found))
+    for name in grids.names():
+        grids.by_name(name).configured(Recorder({}, f"grid.{name}", found), Place("FR"))
     return {
         key: setting
         for key, setting in found.items()
@@ -115,6 +131,8 @@ def settings() -> dict[str, Setting]:
 
 def meaning(key: str) -> str:
     """Return what is written below the field that a key sets. Raises LookupError if nothing is."""
+    if (source := key.split(".")[1:2]) and key.startswith("grid.") and source[0] in grids.names():
+        return _source_meaning(source[0], key)
     section = next(prefix for prefix in SECTIONS if key.startswith(prefix))
     cls = SECTIONS[section]
     path = key.removeprefix(section).replace(".", "_")
@@ -129,6 +147,14 @@ def meaning(key: str) -> str:
     if found is None:
         raise LookupError(f"{key}: write what it means below its field in {cls.__name__}")
     return docs[found]
+
+
+def _source_meaning(source: str, key: str) -> str:
+    told: dict[str, str] = getattr(import_module(f"joulemeter.grids.{source}"), "KEYS", {})
+    name = key.removeprefix(f"grid.{source}.")
+    if name not in told:
+        raise LookupError(f"{key}: write what it means in KEYS of grids/{source}.py")
+    return told[name]
 
 
 def attribute_docs(source: type | ModuleType) -> dict[str, str]:

@@ -177,19 +177,26 @@ class Page:
         return {tuple(dict(of)[label] for label in wanted) for found, of in self.samples if found == name}
 
     def imbalance(self) -> float:
-        """How far law 1 is from holding, relative: for joules and for grams, whichever is worse."""
-        worst = 0.0
-        for unit in ("energy_joules", "co2e_grams"):
-            measured = self.total(f"gpu_{unit}_total")
-            parts = [
-                *self.values(f"model_{unit}_total"),
-                *self.values(f"unattributed_{unit}_total"),
-                *self.values(f"pending_{unit}"),
-                *self.values(f"retired_{unit}"),
-            ]
-            assert all(math.isfinite(part) and part >= -1e-9 for part in parts), parts
-            worst = max(worst, abs(math.fsum(parts) - measured) / max(measured, 1e-3))
-        return worst
+        """How far law 1 is from holding, relative: for joules, grams and money of each kind, whichever is worst."""
+        return max(
+            self._imbalance("energy_joules"),
+            self._imbalance("co2e_grams"),
+            *(
+                self._imbalance("cost", component=kind)
+                for (kind,) in self.labels("gpu_cost_total", "component")
+            ),
+        )
+
+    def _imbalance(self, unit: str, **labels: str) -> float:
+        measured = self.total(f"gpu_{unit}_total", **labels)
+        parts = [
+            *self.values(f"model_{unit}_total", **labels),
+            *self.values(f"unattributed_{unit}_total", **labels),
+            *self.values(f"pending_{unit}", **labels),
+            *self.values(f"retired_{unit}", **labels),
+        ]
+        assert all(math.isfinite(part) and part >= -1e-9 for part in parts), parts
+        return abs(math.fsum(parts) - measured) / max(measured, 1e-3)
 
 
 def falls(pages: Sequence[Page]) -> list[object]:

@@ -79,7 +79,7 @@ class Node:
         self.servers: dict[str, Server] = {}
         self.books = Bookkeeper(
             self.terms,
-            price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
+            price=lambda joules, _begin, _end: Amount(joules, joules * GRAMS_PER_JOULE),
             attributor=Attributor(),
         )
 

@@ -16,8 +16,13 @@ from joulemeter.baseline import (
 )
 from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
-from joulemeter.catalog import OBSERVATION_DURATION, SAMPLE_INTERVAL
+from joulemeter.catalog import COST_COMPONENTS, OBSERVATION_DURATION, SAMPLE_INTERVAL
 from joulemeter.engine_work import EngineWork
+from joulemeter.errors import GridError
+from joulemeter.grid_book import GridBook
+from joulemeter.grid_polls import Polls
+from joulemeter.grid_view import GridView, view
+from joulemeter.grids import Place
 from joulemeter.histogram import Histogram, HistogramValue
 from joulemeter.history import Work
 from joulemeter.model import (
@@ -26,7 +31,9 @@ from joulemeter.model import (
     EnergySource,
     Gpu,
     GpuStatus,
-    GridSample,
+    GridInterval,
+    GridOrigin,
+    GridQuality,
     Length,
     LengthReading,
     Moves,
@@ -38,7 +45,7 @@ from joulemeter.model import (
     User,
 )
 from joulemeter.request_energy import Weights
-from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
+from joulemeter.snapshot import Priced, ServerState, Snapshot, Surroundings, compose
 
 GRAMS_PER_JOULE = 2**-14  # about 220 g/kWh; a power of two, so that golden numbers are exact
 STRANGE = 'a "quoted" \\ name\nof two lines, é 模型 \U0001f50b'
@@ -70,10 +77,16 @@ class Known(Attributor):
         )
 
 
+def price(joules: float, begin_seconds: float, end_seconds: float) -> Amount:
+    """Powers of two, so that golden numbers are exact."""
+    hours = (end_seconds - begin_seconds) * 2**-12
+    return Amount(joules, joules * GRAMS_PER_JOULE, joules * 2**-24, 2.5 * hours, joules * 2**-26)
+
+
 def no_books(terms: Terms | None = None) -> Bookkeeper:
     return Bookkeeper(
         terms or Terms(),
-        price=lambda joules: Amount(joules, joules * GRAMS_PER_JOULE),
+        price=price,
         attributor=Known(),
         baselines=Baselines(604_800.0, lambda: 1767225600.25),
     )
@@ -99,10 +112,9 @@ def around(**changes: object) -> Surroundings:
         "throttle_seconds": {},
         "server_use": {},
         "servers": {},
-        "grid": GridSample(
-            "FR", 44.18, "static", "static", "lifecycle", "production", "annual", "Ember 2025 FR"
-        ),
+        "grid": view(GridBook(Place("FR"), ()), {}, 0.0, 1767225600.25),
         "pue": 1.0,
+        "priced": Priced(),
         "sample_intervals": observed(SAMPLE_INTERVAL.buckets),
     }
     return Surroundings(**parts | changes)  # type: ignore[arg-type]
@@ -142,8 +154,31 @@ def full() -> Snapshot:
                 ),
             },
             pue=1.25,
+            priced=Priced("EUR", COST_COMPONENTS, 0.1875),
+            grid=_live_grid(),
             sample_intervals=observed(SAMPLE_INTERVAL.buckets, 0.05, 0.05, 0.0501, 0.3),
         ),
+    )
+
+
+def _live_grid() -> GridView:
+    """A source that answered half an hour ago and has failed since, one that was not asked yet, a marginal signal."""
+    failing, silent, marginal = Polls(900.0), Polls(900.0), Polls(300.0)
+    failing.succeeded(0.0, 1767223800.0, 0.0)
+    failing.failed(GridError("rate_limited", "slow down"), 900.0, 0.0)
+    marginal.succeeded(0.0, 1767225500.0, 0.0)
+    origin = GridOrigin("electricitymaps", "lifecycle", "consumption", "hourly", "FR")
+    pushed = GridOrigin("watttime", "direct", "marginal", "5min", "FR 2025-12-01")
+    return GridView(
+        zone="FR",
+        interval=GridInterval(1767222000.0, 3600.0, 42.5, GridQuality.MEASURED, origin),
+        quality=GridQuality.STALE,
+        constant="static",
+        polls={"electricitymaps": failing, "energy_charts": silent, "watttime": marginal},
+        marginal=GridInterval(1767225300.0, 300.0, 512.25, GridQuality.ESTIMATED, pushed),
+        forecasts_grams_per_kwh={"1h": 40.5, "24h": 61.0},
+        renewable_ratio=0.25,
+        carbon_free_ratio=0.9375,
     )
 
 

@@ -27,7 +27,8 @@ from joulemeter.baselines import Baselines
 from joulemeter.collector import render
 from joulemeter.config import Config, ObservationSettings
 from joulemeter.meters.nvml import NvmlMeter
-from joulemeter.runtime.daemon import build_observer
+from joulemeter.runtime.daemon import build_observer, grid_keeper
+from joulemeter.runtime.grid_client import GridClient
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.observer import Observer
 from joulemeter.runtime.watch import MAX_INTERVAL_SECONDS
@@ -231,6 +232,7 @@ async def record(node: VirtualNode, ports: dict[str, int], keeper: Keeper) -> Re
             config,
             client,
             NvmlMeter(),
+            grid=grid_keeper(config, GridClient()),  # nothing to ask: the shipped factor
             baselines=Baselines(604_800.0, lambda: 0.0),
             simulated=True,
             wall_clock=lambda: next(jumps),

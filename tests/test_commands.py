@@ -1,6 +1,7 @@
 """The commands as processes: what ends them, with which status and words, and nodes that are not as they should be."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -8,12 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from ctypes.util import find_library
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from daemons import Daemon, Page, falls, run, until
 from test_baseline import learned
 
 from joulemeter.baseline_file import decode, encode
+from joulemeter.grid_codec import encode as encode_grid
+from joulemeter.model import GridAnswer, GridInterval, GridOrigin, GridQuality
 from joulemeter.simulation.library import LIBRARY_VARIABLE, virtual_library
 from joulemeter.simulation.node import Scenario, VirtualNode
 from joulemeter.simulation.state import VirtualGpu
@@ -62,6 +66,47 @@ def test_probe_fails_when_nothing_could_be_attributed():
     assert "does not answer as a server that we know" in done.stdout
     assert "cannot connect" in done.stdout
     assert LIBRARY_VARIABLE in done.stdout
+
+
+def test_probe_says_what_the_grid_and_the_price_are(tmp_path):
+    """What another joulemeter knows is told in place of asking a provider."""
+    now = time.time()
+    origin = GridOrigin("electricitymaps", "lifecycle", "consumption", "hourly", "FR")
+    known = GridInterval(now // 3600 * 3600, 3600.0, 41.5, GridQuality.MEASURED, origin)
+    told = encode_grid("FR", {"electricitymaps": GridAnswer((known,))}).encode()
+
+    class Head(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/grid.json" else 404)
+            self.end_headers()
+            self.wfile.write(told)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    config = tmp_path / "joulemeter.yaml"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Head) as head:
+        threading.Thread(target=head.serve_forever, daemon=True).start()
+        config.write_text(
+            f"grid: {{zone: FR, sources: [relay], relay: {{url: 'http://127.0.0.1:{head.server_port}'}}}}\n"
+            "time_zone: Europe/Paris\n"
+            "price: {per_kwh: 0.2, currency: EUR, time_of_use: [{per_kwh: 0.1}]}\n"
+        )
+        done = run("probe", "--config", str(config), environment=NO_LIBRARY)
+        config.write_text(
+            f"grid: {{zone: FR, sources: [relay], relay: {{url: 'http://127.0.0.1:{free_port()}'}}}}\n"
+        )
+        gone = run("probe", "--config", str(config), environment=NO_LIBRARY)
+        head.shutdown()
+    assert re.search(
+        r"FR: 41\.5 gCO2e/kWh, measured, valid from [0-9: -]+Z, \d+ min old, from electricitymaps",
+        done.stdout,
+    )
+    assert "  relay: answers\n" in done.stdout
+    assert "  EUR: electricity 0.1 a kWh now, compute none" in done.stdout
+    assert re.search(r"FR: [0-9.]+ gCO2e/kWh, static, .* from static \(", gone.stdout)
+    assert "  relay: error\n" in gone.stdout
+    assert "can this node reach it?" in gone.stdout.partition("To mend")[2]
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -156,15 +201,23 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, VirtualNode]]:
-    """The daemon on eight GPUs with a server on each."""
+    """The daemon on eight GPUs with a server on each; all has a price, and the grid's source never answers."""
     folder = tmp_path_factory.mktemp("eight")
-    with Servers() as servers, VirtualNode(Scenario((VirtualGpu(),) * 8)) as node:
+    with (
+        Servers() as servers,
+        socket.create_server(("127.0.0.1", 0)) as hangs,
+        VirtualNode(Scenario((VirtualGpu(),) * 8)) as node,
+    ):
         config = folder / "joulemeter.yaml"
         lines = [
             f"- {{url: 'http://127.0.0.1:{servers.port}/s{number}/metrics', name: s{number}, gpus: [{number}]}}\n"
             for number in range(8)
         ]
-        config.write_text(f"listen: 127.0.0.1:0\nzero_hold_seconds: 0\nservers:\n{''.join(lines)}")
+        config.write_text(
+            f"listen: 127.0.0.1:0\nzero_hold_seconds: 0\nservers:\n{''.join(lines)}"
+            f"grid: {{zone: FR, sources: [relay], relay: {{url: 'http://127.0.0.1:{hangs.getsockname()[1]}'}}}}\n"
+            "pue: 1.2\nprice: {per_kwh: 0.2, currency: EUR, gpu_hour: 3}\n"
+        )
         environment = {LIBRARY_VARIABLE: str(virtual_library()), **node.environment}
         with Daemon(folder, "serve", "--config", str(config), environment=environment) as daemon:
             until(lambda: daemon.get("/readyz").status == 200)
@@ -177,6 +230,25 @@ def test_page_of_eight_gpus_and_eight_servers_stays_below_900_series(eight):
     page = eight[0].page()
     assert len(page.labels("model_energy_joules_total", "server", "phase")) == 24
     assert 400 < len(page.samples) < 900
+
+
+def test_grid_source_that_hangs_keeps_nobody_and_the_shipped_factor_is_priced_with(eight):
+    daemon = eight[0]
+    until(lambda: daemon.page().values("source_up", kind="grid", source="relay") == [0.0])
+    pages = [daemon.page()]
+    assert pages[0].value("grid_fetches_total", source="relay", outcome="error") == 1
+    assert pages[0].value("grid_quality", quality="static") == 1
+    until(lambda: daemon.page().total("gpu_energy_joules_total") > pages[0].total("gpu_energy_joules_total"))
+    pages.append(daemon.page())
+    joules = pages[-1].total("gpu_energy_joules_total")
+    intensity = pages[-1].value("grid_carbon_intensity_grams_per_kwh", signal="average")
+    grams, cost = joules / 3.6e6 * 1.2 * intensity, joules / 3.6e6 * 1.2 * 0.2
+    assert pages[-1].total("gpu_co2e_grams_total") == pytest.approx(grams, rel=1e-9)
+    assert pages[-1].total("gpu_cost_total", component="electricity") == pytest.approx(cost, rel=1e-9)
+    assert pages[-1].total("gpu_cost_total", component="compute") > 0
+    assert falls(pages) == []
+    assert max(page.imbalance() for page in pages) <= 1e-9
+    assert daemon.get("/grid.json").text == '{"version": 1, "zone": "FR", "sources": {}}'
 
 
 def test_promtool_has_nothing_to_say(eight, promtool):

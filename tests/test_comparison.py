@@ -3,13 +3,13 @@
 import pytest
 from test_baseline import learned
 
+from joulemeter.accounting import unpriced
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.baseline import BaselineKey
 from joulemeter.baselines import BIRTH_SECONDS, Baselines
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.model import (
-    Amount,
     EnergyReading,
     EnergySource,
     Gpu,
@@ -35,7 +35,12 @@ class Node:
         baseline = learned(800)
         baseline.key = BaselineKey("llama", "H100", 1)
         self.baselines.adopt([baseline], replace=True)
-        self.books = Bookkeeper(Terms(), price=Amount, attributor=Attributor(), baselines=self.baselines)
+        self.books = Bookkeeper(
+            Terms(),
+            price=unpriced,
+            attributor=Attributor(),
+            baselines=self.baselines,
+        )
         self.books.expect_server("chat", "llama", 0.0, counts_tokens=counts_tokens)
         self.books.own("chat", uses, 0.0)
 

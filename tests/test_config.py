@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from joulemeter.accounting import Tariff
 from joulemeter.config import (
     Config,
     GridSettings,
     ObservationSettings,
+    PriceSettings,
     Sampling,
     ServerConfig,
     load,
@@ -17,8 +20,10 @@ from joulemeter.config import (
 )
 from joulemeter.dialects.generic import GenericNames
 from joulemeter.errors import ConfigError
-from joulemeter.grids import fixed
+from joulemeter.grids import ConstantSource
+from joulemeter.grids.static import Static
 from joulemeter.model import Moves
+from joulemeter.schedule import Span
 
 CHAT = {"url": "http://127.0.0.1:8000"}
 ANY_URL = "expected an http(s) URL such as http://127.0.0.1:8000, got"
@@ -41,16 +46,26 @@ servers:
     tokens: true                 # false on the nodes of a multi-node server that do not run its head
     gpus: auto                   # or [0, 1], or ["GPU-..."]
 idle: owner                      # or unattributed
+time_zone: Europe/Paris
 grid:
   zone: FR
   sources: [static]              # first that answers wins; settings per source under its name:
   fixed: {intensity_grams_per_kwh: 56}
 pue: 1.2
+price:
+  per_kwh: 0.22
+  time_of_use: [{from: "22:00", to: "06:00", per_kwh: 0.12}]
+  currency: EUR
+  gpu_hour: null
 """
 
 
 def server(**keys: object) -> Mapping[str, object]:
     return {"servers": [CHAT | keys]}
+
+
+def prices(row: object) -> Mapping[str, object]:
+    return {"time_zone": "UTC", "price": {"currency": "EUR", "per_kwh": 1, "time_of_use": [row]}}
 
 
 BAD = {
@@ -66,8 +81,8 @@ BAD = {
     "serverz: unknown key; did you mean 'servers'?": {"serverz": []},
     "sampling.interval: unknown key; did you mean 'interval_seconds'?": {"sampling": {"interval": 1}},
     "sampling.hertz: unknown key; known: interval_seconds": {"sampling": {"hertz": 20}},
-    "True: unknown key; known: baseline, grid, idle, listen, observation, pue, sampling, series_ttl_seconds,"
-    " servers, state_dir, zero_hold_seconds": {True: 1},
+    "True: unknown key; known: baseline, grid, idle, listen, observation, price, pue, sampling, series_ttl_seconds,"
+    " servers, state_dir, time_zone, zero_hold_seconds": {True: 1},
     "servers[0].tls_config.ca_files: unknown key; did you mean 'ca_file'?": server(
         tls_config={"ca_files": "x"}
     ),
@@ -105,7 +120,15 @@ BAD = {
     "idle: unknown value 'unatributed'; did you mean 'unattributed'?": {"idle": "unatributed"},
     "idle: expected text, got False; put it in quotes": {"idle": False},
     # the grid
-    "grid.zone: expected text, got False; put it in quotes": {"grid": {"zone": False}},  # zone: NO
+    "grid.zone: expected a zone, got False; YAML reads an unquoted NO as false: put it in quotes, 'NO'": {
+        "grid": {"zone": False}
+    },
+    "grid.zone: unknown zone 'UK'; did you mean 'GB'?": {"grid": {"zone": "UK"}},
+    "grid.zone: 'us-east-1' is a cloud region; write `cloud_region: aws/us-east-1` instead of a zone": {
+        "grid": {"zone": "us-east-1"}
+    },
+    "grid.cloud_region: expected PROVIDER/REGION such as aws/eu-west-3, got 'eu-west-3'; did you mean"
+    " 'aws/eu-west-3'?": {"grid": {"cloud_region": "eu-west-3"}},
     "grid.sources[1]: unknown value 'statik'; did you mean 'static'?": {
         "grid": {"sources": ["static", "statik"]}
     },
@@ -118,6 +141,73 @@ BAD = {
     "grid.fixed.intensity_grams_per_kwh: expected a number from 0 to 2000, got -5": {
         "grid": {"sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": -5}}
     },
+    "grid.fixed.time_of_day: times of day need the site's time zone: set `time_zone`, such as Europe/Paris": {
+        "grid": {
+            "sources": ["fixed"],
+            "fixed": {
+                "intensity_grams_per_kwh": 5,
+                "time_of_day": [{"from": "08:00", "intensity_grams_per_kwh": 1}],
+            },
+        }
+    },
+    "grid.sources[1]: 'relay' is never asked, for 'static' before it always answers; put it before": {
+        "grid": {"sources": ["static", "relay"], "relay": {"url": "http://a"}}
+    },
+    "grid.relay.url: missing; give the other joulemeter's address such as http://node-1:9847": {
+        "grid": {"sources": ["relay"]}
+    },
+    "grid.relay.url: expected an http(s) URL without a password such as http://node-1:9847, got 'node-1'": {
+        "grid": {"sources": ["relay"], "relay": {"url": "node-1"}}
+    },
+    "grid.relay.username: username and password_file go together; give both or none": {
+        "grid": {"sources": ["relay"], "relay": {"url": "http://a", "username": "b"}}
+    },
+    "grid.relay.password_env: password_file is given too; keep one of them": {
+        "grid": {
+            "sources": ["relay"],
+            "relay": {"url": "http://a", "username": "b", "password_file": "c", "password_env": "d"},
+        }
+    },
+    "grid.coordinates: expected both latitude and longitude": {
+        "grid": {"coordinates": {"latitude": 0.0}}  # the equator is a place
+    },
+    # time and prices
+    "time_zone: unknown time zone 'Europe/Pari'; did you mean 'Europe/Paris'?": {"time_zone": "Europe/Pari"},
+    "time_zone: unknown time zone 'qqqq'; expected a name of the IANA database such as Europe/Paris": {
+        "time_zone": "qqqq"
+    },
+    "time_zone: unknown time zone 7; expected a name of the IANA database such as Europe/Paris": {
+        "time_zone": 7
+    },
+    "price.currency: missing; give the currency of the prices, such as EUR": {"price": {"gpu_hour": 2}},
+    "price.currency: expected an ISO 4217 code such as EUR or USD, got 'euro'": {
+        "price": {"per_kwh": 1, "currency": "euro"}
+    },
+    "price.gpu_hour: expected a number from 0 to 1e+06, got -1": {
+        "price": {"currency": "EUR", "gpu_hour": -1}
+    },
+    "price.per_kwh: missing; give the price of the times that no row of time_of_use holds for": {
+        "time_zone": "UTC",
+        "price": {"currency": "EUR", "time_of_use": [{"per_kwh": 1}]},
+    },
+    "price.time_of_use: times of day need the site's time zone: set `time_zone`, such as Europe/Paris": {
+        "price": {"currency": "EUR", "per_kwh": 1, "time_of_use": [{"per_kwh": 1}]}
+    },
+    "price.time_of_use[0].per_kwh: missing; each row of the table needs its value": prices({}),
+    "price.time_of_use[0]: expected a mapping of keys to values, got text": prices("22:00"),
+    "price.time_of_use[0].from: expected a time of day from '00:00' to '24:00', got '24:01'": prices(
+        {"from": "24:01", "per_kwh": 1}
+    ),
+    "price.time_of_use[0].to: expected a time of day from '00:00' to '24:00', got '9pm'": prices(
+        {"to": "9pm", "per_kwh": 1}
+    ),
+    "price.time_of_use[0].days: expected mon-fri or a list of mon, tue, wed, thu, fri, sat, sun,"
+    " got 'weekdays'": prices({"days": "weekdays", "per_kwh": 1}),
+    "price.time_of_use[0].months: expected jan-may or a list of jan, feb, mar, apr, may, jun, jul, aug, sep,"
+    " oct, nov, dec, got 'winter'": prices({"months": "winter", "per_kwh": 1}),
+    "price.time_of_use[0].until: unknown key; known: days, from, months, per_kwh, to": prices(
+        {"until": "9:00", "per_kwh": 1}
+    ),
     # servers
     "servers[0].url: missing; give the server's address such as http://127.0.0.1:8000": {"servers": [{}]},
     f"servers[0].url: {ANY_URL} 'localhost:8000'": server(url="localhost:8000"),
@@ -208,8 +298,14 @@ def test_full_example():
         observation=ObservationSettings(interval_seconds=1, timeout_seconds=2, give_up_seconds=60),
         servers=(ServerConfig(url="http://127.0.0.1:8000/metrics", name="chat"),),
         idle="owner",
-        grid=GridSettings(zone="FR", sources=("static",), fixed_intensity_grams_per_kwh=56),
+        time_zone=ZoneInfo("Europe/Paris"),
+        grid=GridSettings(zone="FR", sources=(Static("FR"),)),
         pue=1.2,
+        price=PriceSettings(
+            0.22,
+            (Span(22 * 60, 6 * 60, frozenset(range(7)), frozenset(range(1, 13)), 0.12),),
+            "EUR",
+        ),
     )
 
 
@@ -333,5 +429,25 @@ def test_flags_have_their_problems_reported_at_once():
 def test_every_intensity_that_is_accepted_can_be_priced_with():
     """A value that the configuration took and the source refused would end the daemon with a traceback."""
     grid = parse({"grid": {"sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": 2000}}}).grid
-    assert grid.fixed_intensity_grams_per_kwh is not None
-    assert fixed.sample("FR", grid.fixed_intensity_grams_per_kwh).intensity_grams_per_kwh == 2000
+    (source,) = grid.sources
+    assert isinstance(source, ConstantSource)
+    assert source.at(1.8e9).intensity_grams_per_kwh == 2000
+
+
+def test_settings_of_a_source_that_is_not_listed_may_stay():
+    assert parse({"grid": {"sources": ["static"], "relay": {"anything": 1}}}).grid.sources == (
+        Static("WORLD"),
+    )
+
+
+def test_a_cloud_region_leads_to_its_country():
+    place = parse({"grid": {"cloud_region": "gcp/europe-west9"}}).place
+    assert (place.zone, place.cloud_region) == ("FR", ("gcp", "europe-west9"))
+    assert parse({"grid": {"cloud_region": "gcp/europe-west9", "zone": "EU"}}).place.zone == "EU"
+    assert parse({}).place.zone == "WORLD"
+
+
+def test_without_a_price_there_is_no_tariff():
+    assert parse({}).price.tariff(None) is None
+    tariff = parse({"price": {"currency": "EUR", "gpu_hour": 2.5}}).price.tariff(None)
+    assert tariff == Tariff("EUR", None, 2.5)

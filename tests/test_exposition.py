@@ -74,6 +74,9 @@ async def bound(listener: Exposition, task: asyncio.Task[None]) -> str:
     return "http://{}:{}".format(*listener.bound)
 
 
+GRID_TEXT = '{"zone": "FR"}'
+
+
 @asynccontextmanager
 async def running(snapshot: Snapshot | None, format_page: Render = render) -> AsyncIterator[Daemon]:
     """A listener on a free port of the loopback interface; leaves nothing behind."""
@@ -81,7 +84,12 @@ async def running(snapshot: Snapshot | None, format_page: Render = render) -> As
     async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Accept-Encoding"]) as session:
         daemon = Daemon(session, snapshot)
         listener = Exposition(
-            "127.0.0.1", 0, latest=lambda: daemon.latest, problem=lambda: daemon.problem, render=format_page
+            "127.0.0.1",
+            0,
+            latest=lambda: daemon.latest,
+            problem=lambda: daemon.problem,
+            grid=lambda: GRID_TEXT,
+            render=format_page,
         )
         task = asyncio.create_task(listener.run(stop))
         try:
@@ -242,7 +250,7 @@ async def test_head_and_post(path: str):
 
 
 def exposition(host: str, port: int) -> Exposition:
-    return Exposition(host, port, latest=lambda: None, problem=lambda: None)
+    return Exposition(host, port, latest=lambda: None, problem=lambda: None, grid=str)
 
 
 async def refusal(listener: Exposition) -> JoulemeterError:

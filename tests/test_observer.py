@@ -15,12 +15,13 @@ import pytest
 from fake_meter import FakeMeter
 from nodes import Server, gpu
 
+from joulemeter.accounting import unpriced
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.dialects import by_name
 from joulemeter.errors import MeterError, ServerUnreachableError
-from joulemeter.model import Amount, EnergyReading, GpuStatus, Observation
+from joulemeter.model import EnergyReading, GpuStatus, Observation
 from joulemeter.runtime.observer import Observer, Periods
 from joulemeter.runtime.sampler import Sampler
 from joulemeter.server_config import ServerConfig
@@ -77,7 +78,7 @@ class Bench:
         self.owners: Callable[[], Mapping[str, frozenset[str] | None]] = dict
         self.at_snapshot: Callable[[], object] = lambda: None
         self.meter = FakeMeter(time.monotonic, known={"GPU-0": gpu(0)})
-        self.books = Bookkeeper(Terms(), price=Amount, attributor=Attributor())
+        self.books = Bookkeeper(Terms(), price=unpriced, attributor=Attributor())
         self.sampler = sampler(self.meter)
         self.observer = Observer(
             self.books,

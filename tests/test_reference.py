@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dashboards import generate, keys, reference
-from joulemeter import catalog, cli
+from joulemeter import catalog, cli, grids
 from joulemeter.config import Config, parse
 from joulemeter.dialects import NAMES
 from joulemeter.errors import ConfigError
@@ -25,6 +25,8 @@ def raw(key: str, value: object) -> dict[str, object]:
     if top == "servers[]":
         server = {"url": "http://a", "dialect": "generic", "metrics": {"generation": "x"}}
         return {"servers": [server | raw(rest, value)]}
+    if top == "grid" and rest.partition(".")[0] in grids.names():
+        return {"grid": {"sources": [rest.partition(".")[0]], **raw(rest, value)}}
     return {top: raw(rest, value) if rest else value}
 
 
@@ -68,7 +70,7 @@ def test_every_key_is_described_and_every_described_key_exists():
 
 @pytest.mark.parametrize("key", [key for key, one in SETTINGS.items() if one.takes.startswith("number")])
 def test_numbers_are_refused_outside_their_range(key: str):
-    low, high = (float(number) for number in re.findall(r"[0-9.]+", SETTINGS[key].takes))
+    low, high = (float(number) for number in re.findall(r"-?[0-9.]+", SETTINGS[key].takes))
     place = key.replace("[]", "[0]")
     for value in (low - 0.001, high + 0.001):
         assert any(text.startswith(f"{place}: expected a number") for text in problems(raw(key, value)))
@@ -82,7 +84,7 @@ def test_defaults_are_those_of_an_empty_configuration():
     assert shown["pue"] == f"{Config().pue:g}"
     assert shown["listen"] == f"{Config().listen_host}:{Config().listen_port}"
     assert shown["sampling.interval_seconds"] == f"{Config().sampling.interval_seconds:g}"
-    assert shown["grid.sources"] == f"[{', '.join(Config().grid.sources)}]"
+    assert shown["grid.sources"] == f"[{', '.join(source.name for source in Config().grid.sources)}]"
 
 
 def test_a_key_without_a_meaning_is_an_error():
@@ -105,6 +107,12 @@ def test_the_rest_is_there():
         assert part in REFERENCE
     for status in (cli.EXIT_OK, cli.EXIT_FAILED, cli.EXIT_USAGE):
         assert re.search(rf"^\| {status} \| \w", REFERENCE, re.MULTILINE)
+
+
+def test_every_grid_source_is_described_in_one_line():
+    for name in grids.names():
+        (row,) = (line for line in REFERENCE.splitlines() if re.match(rf"\| `{name}` \| [A-Z]", line))
+        assert row.endswith(". |")
 
 
 def test_the_configuration_knows_every_dialect():

@@ -456,7 +456,7 @@ def test_an_hour_takes_a_fraction_of_a_second():
 def new_books() -> Bookkeeper:
     return Bookkeeper(
         Terms(zero_hold_seconds=0),
-        price=lambda joules: Amount(joules, joules * 1e-4),
+        price=lambda joules, _begin, _end: Amount(joules, joules * 1e-4),
         attributor=Attributor(),
     )
 

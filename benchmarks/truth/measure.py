@@ -8,9 +8,10 @@ from typing import Final
 from benchmarks.truth.books import VLLM, Comparison, Style, keep_books, server_name
 from benchmarks.truth.methods import EngineJoules, SideBySide, others
 from benchmarks.truth.scenario import Scenario
+from joulemeter.accounting import unpriced
 from joulemeter.accounts import Terms
 from joulemeter.bookkeeper import Bookkeeper
-from joulemeter.model import Amount, Phase, User
+from joulemeter.model import Phase, User
 from joulemeter.priors import ENGINE_JOULES
 
 OURS: Final = "joulemeter"
@@ -68,7 +69,7 @@ def measure(case: Case) -> dict[str, Comparison]:
     attributor = SideBySide(users, beside, case.engine_joules)
     books = Bookkeeper(
         Terms(zero_hold_seconds=0.0, series_ttl_seconds=math.inf),
-        price=lambda joules: Amount(joules, 0.0),
+        price=unpriced,
         attributor=attributor,
     )
     ours = keep_books(

@@ -23,13 +23,14 @@ from benchmarks.truth.scenario import Scenario, served
 from benchmarks.truth.scenarios import LLAMA_8B
 from benchmarks.truth.sensor import TICK_SECONDS
 from benchmarks.truth.traffic import Kind, Load, Traffic
+from joulemeter.accounting import unpriced
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import MODEL_REQUEST_ENERGY
 from joulemeter.histogram import Histogram, HistogramValue
 from joulemeter.history import ServerHistory
-from joulemeter.model import Amount, Length, Observation, User
+from joulemeter.model import Length, Observation, User
 from joulemeter.request_energy import RequestEnergy, Settled, Weights, stretches
 from joulemeter.shares import NO_CAP, TickWeights, TickWork, pool_ratio, weighted_tick
 
@@ -227,7 +228,11 @@ def from_true_phases(run_of: Served, *bounds: tuple[float, ...], style: Style = 
 
 def from_books(run_of: Served) -> HistogramValue:
     """Return what the daemon's own books publish; idle and phases are theirs too."""
-    books = Bookkeeper(Terms(zero_hold_seconds=0.0), price=Amount, attributor=Attributor())
+    books = Bookkeeper(
+        Terms(zero_hold_seconds=0.0),
+        price=unpriced,
+        attributor=Attributor(),
+    )
     keep_books(run_of.scenario, books, VLLM, requests=True)
     user = User(server_name(0), run_of.scenario.servers[0].model)
     return books.requests.histograms[user].value()

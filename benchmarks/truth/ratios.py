@@ -22,12 +22,13 @@ from benchmarks.truth.run import Chunk, simulate
 from benchmarks.truth.scenario import Scenario
 from benchmarks.truth.scenarios import SCENARIOS, regressed
 from benchmarks.truth.sensor import TICK_SECONDS
+from joulemeter.accounting import unpriced
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.baseline import Basis
 from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
-from joulemeter.model import Amount, EnergyReading, User
+from joulemeter.model import EnergyReading, User
 
 DAY_SECONDS: Final = 86_400.0
 HOUR_SECONDS: Final = 3600.0
@@ -72,7 +73,12 @@ def ratios(
     scenario = replace(scenario, observe_seconds=observe_seconds)
     now = [0.0]
     baselines = Baselines(learn_days * DAY_SECONDS, lambda: now[0])
-    books = Bookkeeper(Terms(), price=Amount, attributor=Attributor(), baselines=baselines)
+    books = Bookkeeper(
+        Terms(),
+        price=unpriced,
+        attributor=Attributor(),
+        baselines=baselines,
+    )
     boards = {gpu.uuid: gpu for gpu in gpus(scenario)}
     users = [User(server_name(index), server.model) for index, server in enumerate(scenario.servers)]
     for user in users:

@@ -46,6 +46,7 @@ class GpuAccount:
     timeline: Timeline
     settled_until_seconds: float
     hold_until_seconds: float
+    priced_until_seconds: float
     settled: Amount = field(default_factory=Amount)
     in_gaps: Amount = field(default_factory=Amount)
     gap_until_seconds: float = -math.inf

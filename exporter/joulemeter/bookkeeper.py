@@ -25,6 +25,9 @@ from joulemeter.windows import Measured, Used
 METER_GAP_SECONDS: Final = 10.0
 """Energy of a longer silence of the meter cannot be placed in time: it is real, and nobody's."""
 
+Price = Callable[[float, float, float], Amount]
+"""Joules that were used from one instant to another (seconds): with what they caused and cost."""
+
 
 class Bookkeeper:
     """Keeps the ledger of one node. Every method takes the time; none asks for it."""
@@ -33,7 +36,7 @@ class Bookkeeper:
         self,
         terms: Terms,
         *,
-        price: Callable[[float], Amount],
+        price: Price,
         attributor: Attributor,
         baselines: Baselines | None = None,
     ) -> None:
@@ -67,20 +70,28 @@ class Bookkeeper:
             if increase is None:
                 continue
             account.resets += increase.reset
-            amount = self._price(increase.energy_joules)
-            if increase.gap_seconds > METER_GAP_SECONDS:
+            gap = increase.gap_seconds > METER_GAP_SECONDS
+            late = gpu.energy_source is EnergySource.COUNTER and not gap
+            edge_seconds = reading.at_seconds - (increase.gap_seconds / 2 if late else 0.0)
+            amount = self._priced(account, increase.energy_joules, edge_seconds)
+            if gap:
                 account.in_gaps += amount
                 account.gap_until_seconds = reading.at_seconds
                 self.ledger.add_unattributed(gpu.uuid, "meter_gap", amount)
                 amount = Amount()
-            late_seconds = increase.gap_seconds / 2 if gpu.energy_source is EnergySource.COUNTER else 0.0
-            account.timeline.append(
-                reading.at_seconds - late_seconds, amount, read_at_seconds=reading.at_seconds
-            )
+            account.timeline.append(edge_seconds, amount, read_at_seconds=reading.at_seconds)
             if reading.power_watts is not None and gpu.energy_source is EnergySource.COUNTER:
                 account.crosscheck.advance(
                     reading.at_seconds, reading.power_watts, account.measured.energy_joules
                 )
+
+    def _priced(self, account: GpuAccount, energy_joules: float, edge_seconds: float) -> Amount:
+        """Price what a counter's move brings, over the time since it moved before: no time is priced twice or never."""
+        if energy_joules == 0:
+            return Amount()
+        begin_seconds = account.priced_until_seconds
+        account.priced_until_seconds = max(begin_seconds, edge_seconds)
+        return self._price(energy_joules, begin_seconds, account.priced_until_seconds)
 
     def observe(
         self, observation: Observation, *, has_phases: bool, default_model: str | None = None
@@ -290,6 +301,7 @@ class Bookkeeper:
             Timeline(at_seconds, keep_seconds=self._terms.keep_seconds),
             settled_until_seconds=at_seconds,
             hold_until_seconds=at_seconds + self._terms.zero_hold_seconds,
+            priced_until_seconds=at_seconds,
         )
         self.ledger.open_gpu(gpu.uuid, self._terms.reasons)
         return account

@@ -38,6 +38,10 @@ BASES: Final = ("engine", "load")
 BASELINE_STATES: Final = ("learning", "frozen")
 SPLITS: Final = ("measured", "estimated", "prior", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid")
+GRID_OUTCOMES: Final = ("ok", "auth", "rate_limited", "no_data", "invalid", "error")
+GRID_SIGNALS: Final = ("average", "marginal")
+GRID_HORIZONS: Final = ("1h", "3h", "6h", "12h", "24h")
+COST_COMPONENTS: Final = ("electricity", "compute")
 GRID_QUALITIES: Final = ("measured", "estimated", "forecast", "stale", "static")
 
 # ---------------------------------------------------------------------------------------------- energy
@@ -152,11 +156,85 @@ RETIRED_CO2E = Metric(
     "gauge",
     "Final totals of CO2e series that were dropped because their model or pod is long gone; never use with rate().",
 )
+
+# ---------------------------------------------------------------------------------------------- cost
+COST: Final = ("component", "currency")
+MODEL_COST = Metric(
+    "joulemeter_model_cost_total",
+    "counter",
+    "Cost of the attributed energy at the time of use, PUE included (electricity), and of the GPU time that it took"
+    " (compute).",
+    (*SERVED, "phase", *COST),
+)
+GPU_COST = Metric(
+    "joulemeter_gpu_cost_total",
+    "counter",
+    "Cost of all the GPU's energy at the time of use, PUE included (electricity), and of its time (compute).",
+    (*GPU, *COST),
+)
+UNATTRIBUTED_COST = Metric(
+    "joulemeter_unattributed_cost_total",
+    "counter",
+    "Cost of GPU energy used by nobody we can name, by reason.",
+    (*GPU, "reason", *COST),
+)
+PENDING_COST = Metric(
+    "joulemeter_pending_cost", "gauge", "Cost of GPU energy measured and not attributed yet.", (*GPU, *COST)
+)
+RETIRED_COST = Metric(
+    "joulemeter_retired_cost",
+    "gauge",
+    "Final totals of cost series that were dropped because their model or pod is long gone; never use with rate().",
+    COST,
+)
+ENERGY_CREDIT = Metric(
+    "joulemeter_energy_credit_total",
+    "counter",
+    "What negative prices gave back for all GPUs' energy, PUE included; no part of any cost.",
+    ("currency",),
+)
+PRICE = Metric(
+    "joulemeter_energy_price_per_kwh",
+    "gauge",
+    "Price of electricity that joules are priced with now.",
+    ("currency",),
+)
+PUE = Metric(
+    "joulemeter_pue_ratio",
+    "gauge",
+    "Power usage effectiveness that grams and the cost of electricity are multiplied with.",
+)
+
+# ---------------------------------------------------------------------------------------------- grid
 GRID_INTENSITY = Metric(
     "joulemeter_grid_carbon_intensity_grams_per_kwh",
     "gauge",
-    "Carbon intensity that joules are priced with now (gCO2e per kWh).",
+    "Carbon intensity in gCO2e per kWh: the average one prices joules now, the marginal one is only shown.",
     ("zone", "signal"),
+)
+GRID_VALID_FROM = Metric(
+    "joulemeter_grid_carbon_intensity_valid_from_timestamp_seconds",
+    "gauge",
+    "Unix time from which the intensity is valid: the begin of its interval.",
+    ("zone", "signal"),
+)
+GRID_FORECAST = Metric(
+    "joulemeter_grid_carbon_intensity_forecast_grams_per_kwh",
+    "gauge",
+    "Average carbon intensity that the source in use expects at a time to come, where it says.",
+    ("zone", "horizon"),
+)
+GRID_RENEWABLE = Metric(
+    "joulemeter_grid_renewable_ratio",
+    "gauge",
+    "Share of the zone's power from renewable sources, 0 to 1, where the source in use says.",
+    ("zone",),
+)
+GRID_CARBON_FREE = Metric(
+    "joulemeter_grid_carbon_free_ratio",
+    "gauge",
+    "Share of the zone's power that is free of carbon, 0 to 1, where the source in use says.",
+    ("zone",),
 )
 GRID_QUALITY = Metric(
     "joulemeter_grid_quality",
@@ -170,7 +248,18 @@ GRID_INFO = Metric(
     "1; where the intensity in use comes from.",
     ("zone", "source", "factor", "boundary", "granularity", "dataset"),
 )
-PUE = Metric("joulemeter_pue_ratio", "gauge", "Power usage effectiveness that grams are multiplied with.")
+GRID_LAST_SUCCESS = Metric(
+    "joulemeter_grid_last_success_timestamp_seconds",
+    "gauge",
+    "Unix time of the last answer of a live source that could be used.",
+    ("zone", "source"),
+)
+GRID_FETCHES = Metric(
+    "joulemeter_grid_fetches_total",
+    "counter",
+    "Times a live source was asked, by what came of it.",
+    ("source", "outcome"),
+)
 
 # ---------------------------------------------------------------------------------------------- hardware
 GPU_POWER = Metric("joulemeter_gpu_power_watts", "gauge", "Power draw of the GPU board.", GPU)

@@ -5,11 +5,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
+from zoneinfo import ZoneInfo
 
 import yaml
 
+from joulemeter import grids, zones
+from joulemeter.accounting import Tariff
 from joulemeter.errors import ConfigError
-from joulemeter.grids.fixed import MAX_PLAUSIBLE_GRAMS_PER_KWH
+from joulemeter.grids import ConstantSource, LiveSource, Place, Source
+from joulemeter.grids.static import WORLD, Static
+from joulemeter.model import Signal
+from joulemeter.schedule import Schedule, Span, read_spans, time_zone
 from joulemeter.server_config import ServerConfig, is_host, page_url, read_servers, refuse_twins
 from joulemeter.settings import Section, shown, suggestion
 
@@ -27,13 +33,15 @@ __all__ = [
 
 Idle = Literal["owner", "unattributed"]
 
-GRID_SOURCES: Final = ("fixed", "static")
 IDLE: Final = ("owner", "unattributed")
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - an exporter is there to be scraped
 ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
 MAX_PORT: Final = 65_535
 HOUR_SECONDS: Final = 3600.0
 MONTH_SECONDS: Final = 31 * 24 * HOUR_SECONDS
+CURRENCY: Final = re.compile("[A-Z]{3}")
+HIGHEST_PRICE: Final = 1e6
+"""Per kWh or hour; a bound for slips of the finger in any currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,46 @@ class BaselineSettings:
 
 @dataclass(frozen=True, slots=True)
 class GridSettings:
-    """Where the carbon intensity comes from; the first source that answers wins."""
+    """Where the carbon intensity comes from; the first source with a fresh answer wins."""
 
     zone: str | None = None
-    """Where the power comes from: a country's ISO 3166 code, EU, or a zone such as US-CAL-CISO. None: the world."""
-    sources: tuple[str, ...] = ("static",)
-    """Best first. `static`: annual averages that come with joulemeter; `fixed`: your own number."""
-    fixed_intensity_grams_per_kwh: float | None = None
-    """Your own intensity, in gCO2e per kWh, for the source `fixed`."""
+    """Where the power comes from: a country's ISO 3166 code, EU, or a zone such as US-CAL-CISO.
+    None: the country of `cloud_region`, else the world."""
+    cloud_region: tuple[str, str] | None = None
+    """Cloud region such as aws/eu-west-3, for its country and for sources that know regions."""
+    latitude: float | None = None
+    """Coordinates for sources that find the zone themselves, in degrees; `zone` is still needed for the others."""
+    longitude: float | None = None
+    """See `latitude`."""
+    sources: tuple[Source, ...] = (Static(WORLD),)
+    """Best first; each has its settings under its name. After those listed, the shipped annual average."""
+
+    def place(self, site: ZoneInfo | None) -> Place:
+        """Return where that is; `site` is the site's time zone."""
+        country = zones.country_of(self.cloud_region) if self.cloud_region else WORLD
+        return Place(self.zone or country, self.cloud_region, self.latitude, self.longitude, site)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSettings:
+    """What energy and GPUs cost; without it there are no series of cost."""
+
+    per_kwh: float | None = None
+    """Price of a kWh of electricity. Where `time_of_use` has rows, that of all other times."""
+    time_of_use: tuple[Span, ...] = ()
+    """Rows `{from: "22:00", to: "06:00", days: mon-fri, months: nov-mar, per_kwh: 0.1}`; the first that is on counts.
+    Times are the site's (`time_zone`); a price may be negative: what it gives back is counted apart."""
+    currency: str | None = None
+    """ISO 4217 code of all prices, such as EUR: a label; nothing is converted."""
+    gpu_hour: float | None = None
+    """Price of an hour of one GPU, used or not."""
+
+    def tariff(self, site: ZoneInfo | None) -> Tariff | None:
+        """Return the tariff; None if nothing has a price."""
+        if self.currency is None:
+            return None
+        per_kwh = None if self.per_kwh is None else Schedule(self.per_kwh, self.time_of_use, site)
+        return Tariff(self.currency, per_kwh, self.gpu_hour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +138,17 @@ class Config:
     """The inference servers of this node. None: looked for on the usual ports of the loopback interface."""
     idle: Idle = "owner"
     """Whose the energy is while no engine step runs: the loaded models', or unattributed."""
+    time_zone: ZoneInfo | None = None
+    """The site's time zone, such as Europe/Paris, for tables by time of day."""
     grid: GridSettings = GridSettings()
     pue: float = 1.0
-    """Power usage effectiveness; multiplies grams, not joules."""
+    """Power usage effectiveness; multiplies grams and the cost of electricity, not joules."""
+    price: PriceSettings = PriceSettings()
+
+    @property
+    def place(self) -> Place:
+        """Where the power is drawn."""
+        return self.grid.place(self.time_zone)
 
 
 def load(text: str, *, source: str) -> Config:
@@ -153,10 +201,11 @@ def read(top: Section, problems: list[str]) -> Config:
     """Read a whole configuration; `problems` grows by what is wrong with it."""
     default = Config()
     listen = top.converted("listen", (default.listen_host, default.listen_port), address)
+    site = top.converted("time_zone", None, time_zone)
     config = Config(
         listen_host=listen[0],
         listen_port=listen[1],
-        state_dir=_path(top, "state_dir"),
+        state_dir=top.path("state_dir"),
         series_ttl_seconds=top.number(
             "series_ttl_seconds", default.series_ttl_seconds, low=60, high=MONTH_SECONDS
         ),
@@ -166,8 +215,10 @@ def read(top: Section, problems: list[str]) -> Config:
         observation=_observation(top.section("observation")),
         servers=read_servers(top.items("servers"), "servers", problems),
         idle=cast("Idle", top.choice("idle", default.idle, IDLE)),
-        grid=_grid(top.section("grid")),
+        time_zone=site,
+        grid=_grid(top.section("grid"), site),
         pue=top.number("pue", default.pue, low=1, high=10),
+        price=_price(top.section("price"), site),
     )
     top.finish()
     return config
@@ -211,14 +262,9 @@ def address(value: object) -> tuple[str, int]:
     raise ValueError(f"expected HOST:PORT such as 0.0.0.0:9847 or [::]:9847, got {shown(value)}")
 
 
-def _path(section: Section, key: str) -> Path | None:
-    text = section.text(key, None)
-    return None if text is None else Path(text)
-
-
 def _baseline(section: Section) -> BaselineSettings:
     days = section.number("learn_days", BaselineSettings().learn_days, low=0.05, high=60)
-    file = _path(section, "file")
+    file = section.path("file")
     section.finish()
     return BaselineSettings(learn_days=days, file=file)
 
@@ -243,21 +289,66 @@ def _observation(section: Section) -> ObservationSettings:
     return read
 
 
-def _grid(section: Section) -> GridSettings:
-    sources: list[str] = []
-    for index, source in enumerate(section.items("sources", GridSettings().sources)):
-        place = f"sources[{index}]"
-        if not isinstance(source, str) or source not in GRID_SOURCES:
-            section.problem(place, f"unknown value {shown(source)}; {suggestion(source, GRID_SOURCES)}")
-        elif source in sources:
-            section.problem(place, f"{source!r} is already in the list; name each source once")
-        else:
-            sources.append(source)
-    zone = section.text("zone", None)
-    fixed = section.section("fixed")
-    grams = fixed.number("intensity_grams_per_kwh", None, low=0, high=MAX_PLAUSIBLE_GRAMS_PER_KWH)
-    if "fixed" in sources and fixed.get("intensity_grams_per_kwh") is None:
-        fixed.problem("intensity_grams_per_kwh", "missing; source 'fixed' needs it (gCO2e per kWh)")
-    fixed.finish()
+def _grid(section: Section, site: ZoneInfo | None) -> GridSettings:
+    coordinates = section.section("coordinates")
+    settings = GridSettings(
+        zone=section.converted("zone", None, zones.zone),
+        cloud_region=section.converted("cloud_region", None, zones.cloud_region),
+        latitude=coordinates.number("latitude", None, low=-90, high=90),
+        longitude=coordinates.number("longitude", None, low=-180, high=180),
+    )
+    if (settings.latitude is None) != (settings.longitude is None):
+        section.problem("coordinates", "expected both latitude and longitude")
+    coordinates.finish()
+    place = settings.place(site)
+    names = _source_names(section)
+    sources = {name: grids.by_name(name).configured(section.section(name), place) for name in names}
+    constant = next((name for name, source in sources.items() if isinstance(source, ConstantSource)), None)
+    for index, (name, source) in enumerate(sources.items()):
+        asked = isinstance(source, LiveSource) and source.signal is Signal.AVERAGE
+        if asked and constant is not None and index > names.index(constant):
+            problem = f"{name!r} is never asked, for {constant!r} before it always answers; put it before"
+            section.problem(f"sources[{index}]", problem)
+    for name in set(grids.names()) - set(names):
+        section.section(name)  # settings of a source that is not used now may stay
     section.finish()
-    return GridSettings(zone=zone, sources=tuple(sources), fixed_intensity_grams_per_kwh=grams)
+    return replace(settings, sources=tuple(sources.values()))
+
+
+def _source_names(section: Section) -> list[str]:
+    known = grids.names()
+    names: list[str] = []
+    for index, name in enumerate(section.items("sources", ("static",))):
+        place = f"sources[{index}]"
+        if not isinstance(name, str) or name not in known:
+            section.problem(place, f"unknown value {shown(name)}; {suggestion(name, known)}")
+        elif name in names:
+            section.problem(place, f"{name!r} is already in the list; name each source once")
+        else:
+            names.append(name)
+    return names
+
+
+def _price(section: Section, site: ZoneInfo | None) -> PriceSettings:
+    price = PriceSettings(
+        per_kwh=section.number("per_kwh", None, low=-HIGHEST_PRICE, high=HIGHEST_PRICE),
+        time_of_use=read_spans(
+            section, "time_of_use", site, value_key="per_kwh", low=-HIGHEST_PRICE, high=HIGHEST_PRICE
+        ),
+        currency=section.converted("currency", None, _currency),
+        gpu_hour=section.number("gpu_hour", None, low=0, high=HIGHEST_PRICE),
+    )
+    if price.time_of_use and price.per_kwh is None:
+        section.problem(
+            "per_kwh", "missing; give the price of the times that no row of time_of_use holds for"
+        )
+    if section.get("currency") is None and (price.per_kwh, price.gpu_hour) != (None, None):
+        section.problem("currency", "missing; give the currency of the prices, such as EUR")
+    section.finish()
+    return price
+
+
+def _currency(value: object) -> str:
+    if isinstance(value, str) and CURRENCY.fullmatch(value):
+        return value
+    raise ValueError(f"expected an ISO 4217 code such as EUR or USD, got {shown(value)}")

@@ -60,5 +60,29 @@ class StateInUseError(StateError):
     """Another process writes in the state directory."""
 
 
+class GridError(JoulemeterError):
+    """A grid source gave no usable answer.
+
+    Args:
+        outcome: one of `catalog.GRID_OUTCOMES` but "ok".
+        message: what came, and what to do about it; never a secret.
+        retry_after_seconds: how long the source asked to be left alone.
+        permanent: asking again is of no use before the configuration changes.
+    """
+
+    def __init__(
+        self,
+        outcome: str,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        permanent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.retry_after_seconds = retry_after_seconds
+        self.permanent = permanent
+
+
 class ServiceEndedError(JoulemeterError):
     """A part of the daemon returned although nobody asked it to stop."""

@@ -198,31 +198,96 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Energy with what was priced on it when it was measured; travels as one through the ledger."""
+    """Energy with what was priced on it when it was measured; travels as one through the ledger.
+
+    Costs are in the daemon's one currency. `electricity_cost` is never negative: what a negative price gave back
+    is `energy_credit`. `compute_cost` is the price of the GPU's time that this energy took.
+    """
 
     energy_joules: float = 0.0
     co2e_grams: float = 0.0
+    electricity_cost: float = 0.0
+    compute_cost: float = 0.0
+    energy_credit: float = 0.0
 
     def __add__(self, other: "Amount") -> "Amount":
-        return Amount(self.energy_joules + other.energy_joules, self.co2e_grams + other.co2e_grams)
+        return Amount(
+            self.energy_joules + other.energy_joules,
+            self.co2e_grams + other.co2e_grams,
+            self.electricity_cost + other.electricity_cost,
+            self.compute_cost + other.compute_cost,
+            self.energy_credit + other.energy_credit,
+        )
 
     def __sub__(self, other: "Amount") -> "Amount":
-        return Amount(self.energy_joules - other.energy_joules, self.co2e_grams - other.co2e_grams)
+        return self + other.scaled(-1.0)
 
     def scaled(self, ratio: float) -> "Amount":
         """Return `ratio` of it."""
-        return Amount(self.energy_joules * ratio, self.co2e_grams * ratio)
+        return Amount(
+            self.energy_joules * ratio,
+            self.co2e_grams * ratio,
+            self.electricity_cost * ratio,
+            self.compute_cost * ratio,
+            self.energy_credit * ratio,
+        )
+
+
+# ---------------------------------------------------------------------------------------------- the grid
+
+
+class GridQuality(StrEnum):
+    """How well an intensity is known; the label `quality` of `joulemeter_grid_quality`."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+    """The source has made it up from other hours or zones; it may still revise it."""
+    FORECAST = "forecast"
+    """It was said before the time it is for."""
+    STALE = "stale"
+    """Of an earlier time, for nothing newer is known."""
+    STATIC = "static"
+    """It does not follow the grid: an annual average, or the operator's own number."""
+
+
+class Signal(StrEnum):
+    """What an intensity is of; the label `signal`."""
+
+    AVERAGE = "average"
+    """All power of the zone: what emissions are accounted with."""
+    MARGINAL = "marginal"
+    """The next kWh: shown, never accounted."""
 
 
 @dataclass(frozen=True, slots=True)
-class GridSample:
-    """How dirty the power is, and how we know; the labels of `joulemeter_grid_info`."""
+class GridOrigin:
+    """Where an intensity comes from and what it means; the labels of `joulemeter_grid_info`.
 
-    zone: str
-    intensity_grams_per_kwh: float
+    `factor` is lifecycle or direct, `boundary` production or consumption (imports included), or what the source says.
+    """
+
     source: str
-    quality: str
     factor: str
     boundary: str
     granularity: str
     dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class GridInterval:
+    """How dirty the power is from `begin_timestamp_seconds` (Unix time) on, for `duration_seconds`."""
+
+    begin_timestamp_seconds: float
+    duration_seconds: float
+    intensity_grams_per_kwh: float
+    quality: GridQuality
+    origin: GridOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class GridAnswer:
+    """What a source answered: intervals oldest first, without overlap, past and to come; shares of the power of now."""
+
+    intervals: tuple[GridInterval, ...]
+    renewable_ratio: float | None = None
+    carbon_free_ratio: float | None = None

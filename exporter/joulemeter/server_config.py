@@ -131,8 +131,8 @@ def read_server(section: Section) -> ServerConfig:
         name=section.text("name", address),
         dialect=section.choice("dialect", "auto", DIALECTS),
         model=section.text("model", None),
-        credentials_file=_path(authorization, "credentials_file"),
-        ca_file=_path(tls, "ca_file"),
+        credentials_file=authorization.path("credentials_file"),
+        ca_file=tls.path("ca_file"),
         insecure_skip_verify=tls.flag("insecure_skip_verify", default=False),
         tokens=section.flag("tokens", default=True),
         gpus=_gpus(section),
@@ -141,11 +141,6 @@ def read_server(section: Section) -> ServerConfig:
     for part in (authorization, tls, section):
         part.finish()
     return server
-
-
-def _path(section: Section, key: str) -> Path | None:
-    text = section.text(key, None)
-    return None if text is None else Path(text)
 
 
 def _gpus(section: Section) -> tuple[int | str, ...] | None:

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 Value = TypeVar("Value")
@@ -22,6 +24,14 @@ def suggestion(value: object, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(str(value), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Where a secret is: in a file, or in an environment variable. Read anew each time, for it may be rotated."""
+
+    file: Path | None = None
+    variable: str | None = None
 
 
 class Section:
@@ -88,6 +98,10 @@ class Section:
             return default
         return value
 
+    def item(self, key: str, index: int) -> "Section":
+        """Open the mapping at a place of the list under a key."""
+        return Section(self.items(key)[index], f"{self.place(key)}[{index}]", self._problems)
+
     def number(self, key: str, default: Default, *, low: float, high: float) -> float | Default:
         """Return a number from `low` to `high`, both included."""
         value = self.get(key)
@@ -118,6 +132,18 @@ class Section:
         hint = "" if isinstance(value, str | list | dict) else "; put it in quotes"  # NO is a boolean in YAML
         self.problem(key, f"expected text, got {shown(value)}{hint}")
         return default
+
+    def path(self, key: str) -> Path | None:
+        """Return a path; nothing is opened."""
+        text = self.text(key, None)
+        return None if text is None else Path(text)
+
+    def secret(self, key: str) -> Secret | None:
+        """Return where a secret is: `<key>_file` names a file that holds it, `<key>_env` an environment variable."""
+        file, variable = self.path(f"{key}_file"), self.text(f"{key}_env", None)
+        if file is not None and variable is not None:
+            self.problem(f"{key}_env", f"{key}_file is given too; keep one of them")
+        return None if file is None and variable is None else Secret(file, variable)
 
     def choice(self, key: str, default: str, known: Collection[str]) -> str:
         """Return one of a few words."""

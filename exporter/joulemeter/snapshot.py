@@ -7,8 +7,9 @@ from joulemeter import catalog
 from joulemeter.accounts import ServerAccount
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.catalog import Metric
+from joulemeter.grid_view import GridView
 from joulemeter.histogram import HistogramValue
-from joulemeter.model import Amount, Gpu, GpuStatus, GridSample, User
+from joulemeter.model import Amount, Gpu, GpuStatus, User
 
 Labels = tuple[str, ...]
 Samples = dict[Labels, float]
@@ -26,6 +27,15 @@ class ServerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Priced:
+    """What has a price: its components (`catalog.COST_COMPONENTS`), the currency, and the price of a kWh now."""
+
+    currency: str = ""
+    components: tuple[str, ...] = ()
+    price_per_kwh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a snapshot shows beside the books."""
 
@@ -40,8 +50,9 @@ class Surroundings:
     throttle_seconds: Mapping[tuple[str, str], float]
     server_use: Mapping[tuple[str, str], float]
     servers: Mapping[str, ServerState]
-    grid: GridSample
+    grid: GridView
     pue: float
+    priced: Priced
     sample_intervals: HistogramValue
 
 
@@ -57,13 +68,15 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
     """Write down the books and their surroundings; unknown values are absent (law 3)."""
     samples: dict[str, Samples] = {}
     for part in (
-        _energy(books),
+        _energy(books, around.priced),
+        _credit(books, around.priced),
         _work(books),
         _estimates(books),
         _expectation(books),
         _hardware(books, around),
         _servers(books, around),
         _use(books, around),
+        around.grid.rows(),
         _own(around),
     ):
         for metric, labels, value in part:
@@ -96,27 +109,54 @@ def _served(user: User) -> Labels:
     return (user.server, user.model, "", "")
 
 
-def _energy(books: Bookkeeper) -> Iterator[Row]:
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The series of one place that amounts are in."""
+
+    joules: Metric
+    grams: Metric
+    cost: Metric
+
+    def rows(self, labels: Labels, amount: Amount, priced: Priced) -> Iterator[Row]:
+        """Yield an amount's energy, CO2e and, of what has a price, the cost."""
+        yield self.joules, labels, amount.energy_joules
+        yield self.grams, labels, amount.co2e_grams
+        costs = dict(
+            zip(catalog.COST_COMPONENTS, (amount.electricity_cost, amount.compute_cost), strict=True)
+        )
+        for component in priced.components:
+            yield self.cost, (*labels, component, priced.currency), costs[component]
+
+
+MEASURED = Books(catalog.GPU_ENERGY, catalog.GPU_CO2E, catalog.GPU_COST)
+ATTRIBUTED = Books(catalog.MODEL_ENERGY, catalog.MODEL_CO2E, catalog.MODEL_COST)
+UNATTRIBUTED = Books(catalog.UNATTRIBUTED_ENERGY, catalog.UNATTRIBUTED_CO2E, catalog.UNATTRIBUTED_COST)
+PENDING = Books(catalog.PENDING_ENERGY, catalog.PENDING_CO2E, catalog.PENDING_COST)
+RETIRED = Books(catalog.RETIRED_ENERGY, catalog.RETIRED_CO2E, catalog.RETIRED_COST)
+
+
+def _energy(books: Bookkeeper, priced: Priced) -> Iterator[Row]:
     ledger = books.ledger
     for account in books.gpus.values():
         labels = _gpu(account.gpu)
-        yield from _amount(catalog.GPU_ENERGY, catalog.GPU_CO2E, labels, account.measured)
-        yield from _amount(catalog.PENDING_ENERGY, catalog.PENDING_CO2E, labels, account.pending)
+        yield from MEASURED.rows(labels, account.measured, priced)
+        yield from PENDING.rows(labels, account.pending, priced)
         yield catalog.METER_RESETS, labels, account.resets
         if account.crosscheck.ratio is not None:
             yield catalog.CROSSCHECK, labels, account.crosscheck.ratio
     for (uuid, reason), amount in ledger.unattributed.items():
-        labels = (*_gpu(books.gpus[uuid].gpu), reason)
-        yield from _amount(catalog.UNATTRIBUTED_ENERGY, catalog.UNATTRIBUTED_CO2E, labels, amount)
+        yield from UNATTRIBUTED.rows((*_gpu(books.gpus[uuid].gpu), reason), amount, priced)
     for (user, phase), amount in ledger.model.items():
-        yield from _amount(catalog.MODEL_ENERGY, catalog.MODEL_CO2E, (*_served(user), phase), amount)
+        yield from ATTRIBUTED.rows((*_served(user), phase), amount, priced)
     if books.gpus:
-        yield from _amount(catalog.RETIRED_ENERGY, catalog.RETIRED_CO2E, (), ledger.retired)
+        yield from RETIRED.rows((), ledger.retired, priced)
 
 
-def _amount(joules: Metric, grams: Metric, labels: Labels, amount: Amount) -> Iterator[Row]:
-    yield joules, labels, amount.energy_joules
-    yield grams, labels, amount.co2e_grams
+def _credit(books: Bookkeeper, priced: Priced) -> Iterator[Row]:
+    if priced.price_per_kwh is not None:
+        credit = sum(account.measured.energy_credit for account in books.gpus.values())
+        yield catalog.ENERGY_CREDIT, (priced.currency,), credit
+        yield catalog.PRICE, (priced.currency,), priced.price_per_kwh
 
 
 def _work(books: Bookkeeper) -> Iterator[Row]:
@@ -213,15 +253,8 @@ def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:
 
 
 def _own(around: Surroundings) -> Iterator[Row]:
-    grid = around.grid
-    yield catalog.GRID_INTENSITY, (grid.zone, "average"), grid.intensity_grams_per_kwh
-    for quality in catalog.GRID_QUALITIES:
-        yield catalog.GRID_QUALITY, (grid.zone, quality), quality == grid.quality
-    origin = (grid.zone, grid.source, grid.factor, grid.boundary, grid.granularity, grid.dataset)
-    yield catalog.GRID_INFO, origin, 1
     yield catalog.PUE, (), around.pue
     yield catalog.SOURCE_UP, ("meter", around.meter), around.meter_up
-    yield catalog.SOURCE_UP, ("grid", grid.source), 1
     yield catalog.LAST_TICK, (), around.at_timestamp_seconds
     yield catalog.SIMULATED, (), around.simulated
     yield catalog.BUILD_INFO, (around.version, around.python_version), 1

@@ -4,17 +4,18 @@ The table, its source and its licence: README.md beside this file.
 """
 
 import csv
-import difflib
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Final
 
-from joulemeter.model import GridSample
+from joulemeter.grids import Place
+from joulemeter.model import GridInterval, GridOrigin, GridQuality
+from joulemeter.settings import Section
 
 WORLD: Final = "WORLD"
-USUAL_MISTAKES: Final = {"UK": "GB", "EL": "GR"}
-"""Codes that people and the EU write, and that ISO 3166 gives another letter pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,6 @@ class Factor:
     """One row of the table. `zone` is an ISO 3166 country code, EU or WORLD."""
 
     zone: str
-    iso3: str
-    name: str
     intensity_grams_per_kwh: float
     year: int
     source: str
@@ -38,8 +37,6 @@ def table() -> dict[str, Factor]:
     return {
         row["zone"]: Factor(
             zone=row["zone"],
-            iso3=row["iso3"],
-            name=row["name"],
             intensity_grams_per_kwh=float(row["gco2e_per_kwh"]),
             year=int(row["year"]),
             source=row["source"],
@@ -57,38 +54,35 @@ def find(zone: str) -> Factor:
     return factors.get(wanted) or factors.get(wanted.partition("-")[0]) or factors[WORLD]
 
 
-def sample(zone: str) -> GridSample:
-    """Return the annual factor that prices this zone's energy.
+@dataclass(frozen=True, slots=True)
+class Static:
+    """Always answers, with the annual factor of a zone, else of its country, else of the world.
 
-    The sample keeps the zone that was asked for; `dataset` says which row answered it, so that a fallback to
-    the country or to the world shows on the page instead of passing for the zone's own number.
+    `dataset` says which row it is, so that a fallback shows on the page instead of passing for the zone's own number.
     """
-    found = find(zone)
-    return GridSample(
-        zone=zone,
-        intensity_grams_per_kwh=found.intensity_grams_per_kwh,
-        source="static",
-        quality="static",
-        factor=found.factor,
-        boundary=found.boundary,
-        granularity="annual",
-        dataset=f"{found.source} {found.year} {found.zone}",
-    )
+
+    zone: str
+    name: str = "static"
+
+    def at(self, at_timestamp_seconds: float) -> GridInterval:  # noqa: ARG002 - always the same
+        """Return the factor. It begins with the year that it is the average of, and nothing ends it."""
+        found = find(self.zone)
+        dataset = f"{found.source} {found.year} {found.zone}"
+        return GridInterval(
+            datetime(found.year, 1, 1, tzinfo=UTC).timestamp(),
+            math.inf,
+            found.intensity_grams_per_kwh,
+            GridQuality.STATIC,
+            GridOrigin("static", found.factor, found.boundary, "annual", dataset),
+        )
 
 
-def suggest(zone: str) -> str | None:
-    """Return the zone that was probably meant, or None if the table knows this one or nothing is close.
+class Plugin:
+    """Has no settings."""
 
-    Codes of two letters are all close to each other, so only three-letter codes and names are compared.
-    """
-    wanted = zone.strip()
-    if find(wanted).zone != WORLD or wanted.upper() == WORLD:
-        return None
-    if usual := USUAL_MISTAKES.get(wanted.upper()):
-        return usual
-    by_name = {factor.name.lower(): code for code, factor in table().items()}
-    by_iso3 = {factor.iso3.lower(): code for code, factor in table().items() if factor.iso3}
-    if code := by_iso3.get(wanted.lower()):
-        return code
-    close = difflib.get_close_matches(wanted.lower(), by_name, n=1, cutoff=0.7)
-    return by_name[close[0]] if close else None
+    def configured(self, section: Section, place: Place) -> Static:  # noqa: ARG002 - no settings
+        """Return the factor of the place's zone."""
+        return Static(place.zone)
+
+
+PLUGIN = Plugin()

@@ -10,20 +10,22 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from joulemeter.accounting import grams
+from joulemeter.accounting import Pricer, Step
 from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.baseline_file import decode
 from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
-from joulemeter.config import Config, GridSettings
-from joulemeter.grids import fixed, static
+from joulemeter.catalog import COST_COMPONENTS
+from joulemeter.config import Config
+from joulemeter.grid_book import GridBook
 from joulemeter.meters import EnergyMeter
 from joulemeter.meters.nvml import NvmlMeter
-from joulemeter.model import Amount, GridSample
 from joulemeter.ownership import use_by_server
 from joulemeter.runtime.baseline_keeper import BaselineKeeper
 from joulemeter.runtime.exposition import Exposition
+from joulemeter.runtime.grid_client import GridClient
+from joulemeter.runtime.grid_keeper import GridKeeper
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.observer import Observer
@@ -33,7 +35,7 @@ from joulemeter.runtime.state import StateDirectory, read_text
 from joulemeter.runtime.supervisor import Service, supervise
 from joulemeter.runtime.usual import UsualPorts
 from joulemeter.runtime.watch import ServerWatch
-from joulemeter.snapshot import ServerState, Snapshot, Surroundings, compose
+from joulemeter.snapshot import Priced, ServerState, Snapshot, Surroundings, compose
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +50,25 @@ def nvml_meter() -> NvmlMeter:
     return NvmlMeter(os.environ.get(NVML_LIBRARY_VARIABLE) or None)
 
 
-def grid_sample(grid: GridSettings) -> GridSample:
-    """The intensity that joules are priced with: the first source of the configuration that answers."""
-    zone = grid.zone or static.WORLD
-    if grid.sources[0] == "fixed" and grid.fixed_intensity_grams_per_kwh is not None:
-        return fixed.sample(zone, grid.fixed_intensity_grams_per_kwh)
-    return static.sample(zone)
+def grid_keeper(config: Config, client: GridClient) -> GridKeeper:
+    """The grid's book of this configuration, and who fills it."""
+    book = GridBook(config.place, config.grid.sources)
+    return GridKeeper(book, client, state_dir=config.state_dir)
+
+
+def pricer(config: Config, grid: GridKeeper) -> Pricer:
+    """What joules cause and cost when they are measured."""
+
+    def intensity(at_seconds: float) -> Step:
+        in_use = grid.book.at(at_seconds, grid.offset_seconds())
+        return in_use.interval.intensity_grams_per_kwh, in_use.until_seconds
+
+    return Pricer(
+        intensity,
+        pue=config.pue,
+        tariff=config.price.tariff(config.time_zone),
+        unix_offset_seconds=grid.offset_seconds,
+    )
 
 
 Extras = Callable[[Exposition, Observer], Sequence[Service]]
@@ -94,12 +109,23 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    async with PageClient(timeout_seconds=config.observation.timeout_seconds) as client:
-        observer = build_observer(config, client, nvml_meter(), baselines=baselines, simulated=simulated)
-        exposition = Exposition(
-            config.listen_host, config.listen_port, latest=lambda: observer.latest, problem=observer.problem
+    async with (
+        PageClient(timeout_seconds=config.observation.timeout_seconds) as client,
+        GridClient() as grid_client,
+    ):
+        grid = grid_keeper(config, grid_client)
+        await grid.restore()
+        observer = build_observer(
+            config, client, nvml_meter(), grid=grid, baselines=baselines, simulated=simulated
         )
-        await supervise([exposition, observer, *keeper, *extras(exposition, observer)], stop)
+        exposition = Exposition(
+            config.listen_host,
+            config.listen_port,
+            latest=lambda: observer.latest,
+            problem=observer.problem,
+            grid=grid.relayed,
+        )
+        await supervise([exposition, observer, grid, *keeper, *extras(exposition, observer)], stop)
     log.info("stopped")
 
 
@@ -108,14 +134,17 @@ def build_observer(
     client: PageClient,
     meter: EnergyMeter,
     *,
+    grid: GridKeeper,
     baselines: Baselines,
     simulated: bool,
     wall_clock: Callable[[], float] = time.time,
 ) -> Observer:
     """Wire measuring, observing, attributing and accounting together; `wall_clock` (Unix time) is only shown."""
     sampler = Sampler(meter, interval_seconds=config.sampling.interval_seconds)
-    grid = grid_sample(config.grid)
-    grams_per_joule = grams(1.0, grid.intensity_grams_per_kwh, config.pue)
+    price = pricer(config, grid)
+    tariff = config.price.tariff(config.time_zone)
+    prices = (None, None) if tariff is None else (tariff.per_kwh, tariff.gpu_hour)
+    components = tuple(name for name, one in zip(COST_COMPONENTS, prices, strict=True) if one is not None)
     books = Bookkeeper(
         Terms(
             give_up_seconds=config.observation.give_up_seconds,
@@ -123,7 +152,7 @@ def build_observer(
             series_ttl_seconds=config.series_ttl_seconds,
             idle=config.idle,
         ),
-        price=lambda joules: Amount(joules, joules * grams_per_joule),
+        price=price,
         attributor=Attributor(),
         baselines=baselines,
     )
@@ -147,8 +176,11 @@ def build_observer(
                 servers={
                     name: _state(watch, observer.health[name]) for name, watch in observer.watches.items()
                 },
-                grid=grid,
+                grid=grid.view(),
                 pue=config.pue,
+                priced=Priced(
+                    tariff.currency if tariff else "", components, price.price_per_kwh(wall_clock())
+                ),
                 sample_intervals=sampler.intervals.value(),
             ),
         )

@@ -1,4 +1,4 @@
-"""The one listener: /metrics, /healthz, /readyz and a page that links to them."""
+"""The one listener: /metrics, /healthz, /readyz, /grid.json and a page that links to them."""
 
 import asyncio
 import gzip
@@ -23,6 +23,7 @@ PATHS = {
     "/metrics": "the series, as text or OpenMetrics; 503 before the first snapshot",
     "/healthz": "200 while the loops tick, else 503 with the reason",
     "/readyz": "200 once the first snapshot is published, GPU or not; 503 before",
+    "/grid.json": "what is known of the grid from the live source in use, for the source `relay` of other nodes",
 }
 INDEX = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>joulemeter</title></head>
@@ -81,6 +82,7 @@ class Exposition:
         host, port: where to listen; port 0 takes a free one.
         latest: the last published snapshot, or None before the first.
         problem: what is wrong with the daemon's loops, or None while they tick.
+        grid: the text of /grid.json.
         render: formats a page, by default a `Renderer`; runs in a worker thread.
     """
 
@@ -93,12 +95,14 @@ class Exposition:
         *,
         latest: Callable[[], Snapshot | None],
         problem: Callable[[], str | None],
+        grid: Callable[[], str],
         render: Render | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._latest = latest
         self._problem = problem
+        self._grid = grid
         self._pages = PageCache(latest, render)
         self.bound: tuple[str, int] | None = None
 
@@ -109,6 +113,7 @@ class Exposition:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/grid.json", self._grid_json)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -144,6 +149,9 @@ class Exposition:
     async def _readyz(self, _: web.Request) -> web.Response:
         ready = self._latest() is not None
         return web.Response(status=200 if ready else 503, text="ready\n" if ready else "no snapshot yet\n")
+
+    async def _grid_json(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._grid(), content_type="application/json")
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=INDEX, content_type="text/html")

@@ -5,15 +5,18 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from joulemeter.config import Config
 from joulemeter.errors import JoulemeterError, MeterError
 from joulemeter.meters import EnergyMeter
-from joulemeter.model import EnergyReading, Gpu, GridSample
+from joulemeter.model import EnergyReading, Gpu
 from joulemeter.ownership import use_by_server
 from joulemeter.runtime.baseline_command import listed
-from joulemeter.runtime.daemon import grid_sample, nvml_meter
+from joulemeter.runtime.daemon import grid_keeper, nvml_meter
+from joulemeter.runtime.grid_client import GridClient
+from joulemeter.runtime.grid_keeper import GridKeeper
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.owners import OwnerFinder
 from joulemeter.runtime.state import StateDirectory
@@ -83,7 +86,11 @@ async def probe(config: Config) -> tuple[str, bool]:
     finally:
         await asyncio.to_thread(meter.close)
     report.baselines(config)
-    report.grid(grid_sample(config.grid), config.pue)
+    async with GridClient() as grid_client:
+        grid = grid_keeper(config, grid_client)
+        await grid.restore()
+        await grid.look()
+        report.grid(grid, config)
     return report.text(), report.attributes
 
 
@@ -202,10 +209,28 @@ class Report:
             return
         self._lines += [f"  {line}" for line in lines]
 
-    def grid(self, grid: GridSample, pue: float) -> None:
-        """The carbon intensity in use."""
+    def grid(self, grid: GridKeeper, config: Config) -> None:
+        """Each source of carbon intensity as it answers now, the one in use, and the price."""
+        seen = grid.view()
+        origin = seen.interval.origin
+        begun = datetime.fromtimestamp(seen.interval.begin_timestamp_seconds, UTC)
+        age_seconds = time.time() - seen.interval.begin_timestamp_seconds
+        age = "" if origin.granularity in ("annual", "constant") else f", {age_seconds / 60:.0f} min old"
         self._lines += [
             "Grid",
-            f"  {grid.zone}: {grid.intensity_grams_per_kwh:g} gCO2e/kWh, {grid.quality},"
-            f" from {grid.source} ({grid.dataset}); PUE {pue:g}",
+            f"  {seen.zone}: {seen.interval.intensity_grams_per_kwh:g} gCO2e/kWh, {seen.quality}, valid from"
+            f" {begun:%Y-%m-%d %H:%M}Z{age}, from {origin.source} ({origin.dataset};"
+            f" {origin.factor}, {origin.boundary}); PUE {config.pue:g}",
         ]
+        for name, polls in seen.polls.items():
+            if polls.outcome is None:
+                self._lines.append(f"  {name}: not asked, for a source before it answers")
+            else:
+                self._lines.append(f"  {name}: {'answers' if polls.up else polls.outcome}")
+            if polls.problem is not None:
+                self._mend.append(polls.problem)
+        tariff = config.price.tariff(config.time_zone)
+        if tariff is not None:
+            price = "none" if tariff.per_kwh is None else f"{tariff.per_kwh.at(time.time())[0]:g} a kWh now"
+            hour = "none" if tariff.gpu_hour is None else f"{tariff.gpu_hour:g} a GPU-hour"
+            self._lines += ["Price", f"  {tariff.currency}: electricity {price}, compute {hour}"]
