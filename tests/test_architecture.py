@@ -43,6 +43,7 @@ ALSO = {
     "settings.py": {"pathlib"},
     "schedule.py": {"datetime", "zoneinfo"},  # the calendar, not the time
     "grids/__init__.py": {"pathlib", "zoneinfo"},
+    "grids/neso.py": {"datetime"},
     "grid_answers.py": {"datetime"},
     "grids/relay.py": {"pathlib"},
     "grids/static.py": {"datetime"},
