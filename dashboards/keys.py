@@ -37,6 +37,7 @@ SPOKEN: Final = {
     "price.currency": ("ISO 4217 code", None),
     "grid.fixed.intensity_grams_per_kwh": ("number from 0 to 2000", "required"),
     "grid.relay.url": ("http(s) URL", "required"),
+    "grid.watttime.username": ("text", "required"),
     "grid.neso.region_id": ("number from 1 to 17", None),
     "grid.neso.postcode": ("text", None),
     "grid.energy_charts.country": ("text", None),
