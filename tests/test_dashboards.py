@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dashboards import generate, queries, rules
+from dashboards import generate, queries, records
 from dashboards.panels import GRID_WIDTH
 from joulemeter import catalog
 from joulemeter.accounts import WINDOW_SECONDS
@@ -34,7 +34,7 @@ VARIABLES = {"$__rate_interval": "4m", "$__range": "1h"} | {
 
 def series() -> dict[str, set[str]]:
     """Every name that a query may use, with its labels."""
-    known = {rule.record: {"namespace", "model"} for rule in rules.RECORDS}
+    known = {rule.record: {"namespace", "model"} for rule in records.RECORDS}
     for metric in catalog.ALL:
         suffixes = ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",)
         for suffix in suffixes:

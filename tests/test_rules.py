@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards import rules
+from dashboards import alerts, records, rules
 from dashboards.generate import GENERATED, ROOT
 from joulemeter import catalog
 
@@ -24,8 +24,8 @@ def test_rules_do_what_they_promise(case: Path, promtool: str):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("alert", rules.ALERTS, ids=lambda alert: alert.name)
-def test_alert_is_tested_and_has_a_runbook_page(alert: rules.Alert):
+@pytest.mark.parametrize("alert", alerts.ALERTS, ids=lambda alert: alert.name)
+def test_alert_is_tested_and_has_a_runbook_page(alert: alerts.Alert):
     assert any(f"alertname: {alert.name}\n" in case.read_text() for case in CASES)
     page = (ROOT / rules.RUNBOOKS / f"{alert.name}.md").read_text()
     assert page.startswith(f"# {alert.name}\n")
@@ -35,11 +35,11 @@ def test_alert_is_tested_and_has_a_runbook_page(alert: rules.Alert):
 
 def test_every_runbook_page_belongs_to_an_alert():
     pages = {page.stem for page in (ROOT / rules.RUNBOOKS).glob("*.md")}
-    assert pages == {alert.name for alert in rules.ALERTS}
+    assert pages == {alert.name for alert in alerts.ALERTS}
 
 
-@pytest.mark.parametrize("rule", rules.RECORDS, ids=lambda rule: rule.record)
-def test_record_is_named_level_metric_operations(rule: rules.Record):
+@pytest.mark.parametrize("rule", records.RECORDS, ids=lambda rule: rule.record)
+def test_record_is_named_level_metric_operations(rule: records.Record):
     level, metric, operations = rule.record.split(":")
     assert level == "namespace_model"
     assert operations in {"rate1h", "ratio_rate1h"}
