@@ -376,8 +376,11 @@ def test_wall_clock_that_jumps_moves_its_own_figure_only(recording):
     )
 
 
-def test_only_what_is_shown_asks_for_the_wall_clock():
-    """A clock that jumps must move no joule: everything that decides runs on CLOCK_MONOTONIC."""
+def test_only_what_is_shown_and_tariffs_ask_for_the_wall_clock():
+    """A clock that jumps must move no joule: everything that decides runs on CLOCK_MONOTONIC.
+
+    Prices by time of day follow the calendar, and so does what a grid source says of an hour, when it says it.
+    """
     package = Path(joulemeter.__file__).parent
     asking = {
         (path.relative_to(package).as_posix(), node.attr)
@@ -388,4 +391,5 @@ def test_only_what_is_shown_asks_for_the_wall_clock():
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("time", "time"), ("time", "time_ns"), ("datetime", "now")}
     }
-    assert asking == {("runtime/daemon.py", "time"), ("runtime/state.py", "time")}
+    showing = {("runtime/daemon.py", "time"), ("runtime/probe.py", "time"), ("runtime/state.py", "time")}
+    assert asking == showing | {("runtime/grid_keeper.py", "time")}

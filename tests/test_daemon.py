@@ -138,7 +138,7 @@ def recording(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
             "listen": "127.0.0.1:0",
             "zero_hold_seconds": 2,
             "pue": 1.2,
-            "grid": {"zone": "XX", "sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": 500}},
+            "grid": {"zone": "FR", "sources": ["fixed"], "fixed": {"intensity_grams_per_kwh": 500}},
             "servers": [{"url": server.url, "name": name} for name, server in servers.items()],
         }
         path = folder / "joulemeter.yaml"
@@ -404,7 +404,7 @@ def test_probe_tells_what_there_is(recording):
     used = r" \(its kernels run [0-9]+% of the time\)"
     assert re.search(f"  big: vllm 0.32.0 serving {BIG}; GPUs 0{used}, 1{used}; answers in ", report)
     assert re.search(f"  qwen: vllm 0.32.0 serving {QWEN}; GPUs 2{used}; answers in ", report)
-    assert "  XX: 500 gCO2e/kWh" in report
+    assert "  FR: 500 gCO2e/kWh" in report
     assert report.endswith("To mend\n  nothing\n")
 
 

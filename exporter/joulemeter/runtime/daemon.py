@@ -160,10 +160,11 @@ def build_observer(
     release = version("joulemeter")
 
     def snapshot(observer: Observer) -> Snapshot:
+        now_timestamp_seconds = wall_clock()
         return compose(
             books,
             Surroundings(
-                at_timestamp_seconds=wall_clock(),
+                at_timestamp_seconds=now_timestamp_seconds,
                 version=release,
                 python_version=platform.python_version(),
                 simulated=simulated,
@@ -179,7 +180,7 @@ def build_observer(
                 grid=grid.view(),
                 pue=config.pue,
                 priced=Priced(
-                    tariff.currency if tariff else "", components, price.price_per_kwh(wall_clock())
+                    tariff.currency if tariff else "", components, price.price_per_kwh(now_timestamp_seconds)
                 ),
                 sample_intervals=sampler.intervals.value(),
             ),
