@@ -75,6 +75,7 @@ LAYERS = (
         "ownership",
         "priors",
         "engine_work",
+        "equations",
         "estimator",
         "windows",
         "boards",

@@ -13,6 +13,8 @@ from joulemeter.timeline import Timeline
 WINDOW_SECONDS: Final = 9.5
 """Shortest window: ten seconds at one observation a second, with room for a late answer. A prompt's tokens are
 counted when its prefill is done, so shorter windows would separate them from their energy."""
+OPENING_SECONDS: Final = 1.0
+"""The beginning of a window: of the prompts counted then, some were computed in part before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +107,9 @@ class ServerAccount:
         self.settled = now
         self.settled_until_seconds = until_seconds
         return passed
+
+    def opening(self, model: str) -> Work:
+        """Return what a model counted in the first second that `take` last passed."""
+        begun_seconds, until_seconds = self.taken_seconds
+        opened = self.history.at(min(begun_seconds + OPENING_SECONDS, until_seconds))
+        return opened.get(model, Work()) - self.history.at(begun_seconds).get(model, Work())

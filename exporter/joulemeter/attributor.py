@@ -11,7 +11,8 @@ from typing import Literal
 
 from joulemeter.attribution import GpuWindow, Use, split
 from joulemeter.boards import Boards, Drawn
-from joulemeter.engine_work import EngineWork, engine_work, phase_seconds
+from joulemeter.engine_work import EngineWork, engine_work, phase_seconds, started_requests
+from joulemeter.equations import Equation, Equations, Prompts
 from joulemeter.estimator import Estimator
 from joulemeter.model import Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES, PHASE_WATTS, PREFILL_SURPLUS_RATIO, Levels, levels
@@ -58,6 +59,7 @@ class Attributor:
     ) -> None:
         self._boards = Boards(expected)
         self._engines = Estimator(engine_joules)
+        self._equations = Equations()
         self._phases = Estimator(PHASE_WATTS)
         """What each phase draws, where an engine measures how long each took."""
 
@@ -80,6 +82,7 @@ class Attributor:
 
     def forget(self, user: User) -> None:
         """Drop a model that is long gone."""
+        self._equations.forget(user)
         self._engines.forget(user)
         self._phases.forget(user)
 
@@ -94,7 +97,7 @@ class Attributor:
         prompts = {user: self._prompt_joules(user, use) for user, use in uses.items()}
         drawn = {uuid: self._boards.look(window, on[uuid], prompts) for uuid, window in measured.items()}
         works = {user: _work(user, uses, measured, drawn, prompts[user]) for user in uses}
-        self._learn(measured, drawn, works)
+        self._learn(measured, drawn, works, uses)
         parts = {}
         for uuid, window in measured.items():
             shares = {user: self._use(user, use, works[user], drawn[uuid]) for user, use in on[uuid].items()}
@@ -113,16 +116,36 @@ class Attributor:
         measured: Mapping[str, Measured],
         drawn: Mapping[str, Drawn],
         works: Mapping[User, EngineWork],
+        uses: Mapping[User, Used],
     ) -> None:
         lengths = [window.duration_seconds for window in measured.values()]
+        gpus = frozenset(measured)
         if not lengths or max(lengths) - min(lengths) > 1.0:
-            return  # a GPU has just joined: its energy is not of the same time as the work
-        self._engines.advance(
+            self._equations.drop(gpus)  # one has just joined: its energy is not of the same time as the work
+            return
+        window = Equation.of(
             works,
             math.fsum(window.energy_joules - drawn[uuid].idle_joules for uuid, window in measured.items()),
-            duration_seconds=max(lengths),
-            busy_watts=math.fsum(one.busy_watts for one in drawn.values()),
+            max(lengths),
+            math.fsum(one.busy_watts for one in drawn.values()),
         )
+        opening = [self._opening(user, use, drawn) for user, use in uses.items()]
+        equation = self._equations.add(gpus, window, opening)
+        if equation is not None:
+            self._engines.advance(
+                equation.works,
+                equation.active_joules,
+                duration_seconds=equation.duration_seconds,
+                busy_watts=equation.busy_watts,
+            )
+
+    def _opening(self, user: User, use: Used, drawn: Mapping[str, Drawn]) -> Prompts:
+        """Estimate the prompts that were counted just after the window's beginning."""
+        count = max(1.0, started_requests(use.opening))
+        _, per_prompt_token, *_ = self.engine_joules(user)
+        each_joules = per_prompt_token * max(0.0, use.opening.prompt_tokens) / count
+        floor_watts = math.fsum(drawn[uuid].busy_watts for uuid in use.gpus & drawn.keys())
+        return Prompts(count, each_joules, _prompt_seconds(each_joules, floor_watts))
 
     def _learn_phases(
         self,
@@ -177,6 +200,11 @@ def _work(
         use.work,
         max(measured[uuid].duration_seconds for uuid in uuids),
         math.fsum(drawn[uuid].busy_seconds for uuid in uuids) / len(uuids),
-        prefill_seconds=prompt_joules * (1.0 - PREFILL_SURPLUS_RATIO) / floor_watts,
+        prefill_seconds=_prompt_seconds(prompt_joules, floor_watts),
         shares=any(other.work.any and other.gpus & use.gpus for one, other in uses.items() if one != user),
     )
+
+
+def _prompt_seconds(prompt_joules: float, floor_watts: float) -> float:
+    """Return about how long prompts of so many joules took, on GPUs with that busy floor together."""
+    return prompt_joules * (1.0 - PREFILL_SURPLUS_RATIO) / floor_watts if floor_watts > 0 else 0.0

@@ -266,7 +266,7 @@ class Bookkeeper:
                 user = User(name, model)
                 if server.counts_tokens:
                     self.ledger.add_work(user, work)
-                uses[user] = Used(work, uuids, server.has_phases, loaded)
+                uses[user] = Used(work, uuids, server.has_phases, loaded, server.opening(model))
         return uses
 
     def _settle_unattributed(self, uuid: str, reason: str, now_seconds: float) -> None:

@@ -160,7 +160,7 @@ class Estimator:
         duration_seconds: float,
         busy_watts: float,
     ) -> None:
-        """Take in a window of an owner group.
+        """Take in a window of an owner group, or several added up (`equations`).
 
         Args:
             works: what each of its models did.

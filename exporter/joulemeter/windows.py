@@ -1,6 +1,6 @@
 """A closed window of an owner group: what its GPUs drew, and what its models did. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from joulemeter.busy import Tick
 from joulemeter.history import Work
@@ -25,3 +25,5 @@ class Used:
     gpus: frozenset[str]
     has_phases: bool = True
     loaded: bool = True
+    opening: Work = field(default_factory=Work)
+    """The part of it that was counted in the first second."""
