@@ -51,8 +51,8 @@ bench-truth-quick: $(INSTALLED) ## a small part of it, printed only, in a minute
 render: $(INSTALLED) ## pictures of the dashboards with ten minutes of the demo, in .cache/render; 1 GB of npm packages
 	$(BIN)/python tools/render/render.py
 
-tools: ## what pip cannot bring: a C compiler, promtool
-	@echo "== tools that pip cannot bring: a C compiler, promtool"
+tools: ## what pip cannot bring: a C compiler, promtool, prometheus
+	@echo "== tools that pip cannot bring: a C compiler, promtool, prometheus"
 	@tools/install-tools.sh
 
 $(INSTALLED): pyproject.toml

@@ -37,12 +37,23 @@ def golden(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
-    """The path of promtool. Without it: skipped on a laptop, failed in CI, where nothing may be missing."""
-    unpacked = ROOT / ".cache/tools/usr/bin/promtool"
-    found = shutil.which("promtool") or (str(unpacked) if unpacked.exists() else None)
+    """The path of promtool."""
+    return _tool("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """The path of Prometheus."""
+    return _tool("prometheus")
+
+
+def _tool(name: str) -> str:
+    """Find a tool. Without it: skipped on a laptop, failed in CI, where nothing may be missing."""
+    unpacked = ROOT / ".cache/tools/usr/bin" / name
+    found = shutil.which(name) or (str(unpacked) if unpacked.exists() else None)
     if found:
         return found
-    reason = "promtool is neither on the PATH nor in .cache/tools; run: tools/install-tools.sh"
+    reason = f"{name} is neither on the PATH nor in .cache/tools; run: tools/install-tools.sh"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

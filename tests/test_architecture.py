@@ -42,6 +42,10 @@ ALSO = {
     "server_config.py": {"pathlib"},
     "settings.py": {"pathlib"},
     "schedule.py": {"datetime", "zoneinfo"},  # the calendar, not the time
+    "http_config.py": {"pathlib"},
+    "report/range.py": {"datetime", "zoneinfo"},
+    "report/sources.py": {"array"},
+    "report/text.py": {"io"},  # text in memory, for csv
     "grids/__init__.py": {"pathlib", "zoneinfo"},
     "grids/neso.py": {"datetime"},
     "grid_answers.py": {"datetime"},
@@ -104,7 +108,11 @@ LAYERS = (
         "bookkeeper",
     },  # account
     {"snapshot", "collector"},  # expose
-    {"zones", "server_config", "config"},  # what the shell is told
+    {"zones", "server_config", "config", "http_config"},  # what the shell is told
+    {
+        "formulas",
+        "report",
+    },  # report
     {"runtime"},
     {"simulation"},
     {"cli"},

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Make sure that the two tools which pip cannot bring are here: a C compiler (cc), for the virtual GPU library,
-# and promtool, for the rules. promtool is unpacked from Debian's package below .cache/tools, which needs no root
-# and starts no service. `install-tools.sh cc` looks for the compiler alone. What cannot be installed is named with the command that would; the exit status is then 1.
+# Make sure that the tools which pip cannot bring are here: a C compiler (cc), for the virtual GPU library, and promtool
+# and prometheus, for what is asked of them. Both are unpacked from Debian's package below .cache/tools, which needs no
+# root and starts no service. `install-tools.sh cc` looks for the compiler alone. What cannot be installed is named with
+# the command that would; the exit status is then 1.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -28,7 +29,7 @@ install_cc() {
 }
 
 install_promtool() {
-    if have promtool || [ -x "$tools/usr/bin/promtool" ]; then return 0; fi
+    if { have promtool && have prometheus; } || [ -x "$tools/usr/bin/prometheus" ]; then return 0; fi
     if have apt-get && have dpkg; then
         mkdir -p "$tools/download"
         # A fresh machine has no package lists yet; one that has them needs no root at all.
@@ -39,7 +40,7 @@ install_promtool() {
         fi
         rm -rf "$tools/download"
     fi
-    echo "install-tools: no promtool; install Prometheus's promtool on the PATH, on Debian with:" \
+    echo "install-tools: no promtool and prometheus; install Prometheus's on the PATH, on Debian with:" \
         "sudo apt-get install --no-install-recommends prometheus" >&2
     missing=1
 }

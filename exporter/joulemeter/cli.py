@@ -1,4 +1,4 @@
-"""The commands: serve, demo, probe, check-config, baseline."""
+"""The commands: serve, demo, probe, check-config, baseline, report."""
 
 import argparse
 import asyncio
@@ -46,6 +46,16 @@ A running daemon takes a change within seconds; its series get the new id, and t
 examples:
   joulemeter baseline list --config /etc/joulemeter.yaml
   joulemeter baseline export --state-dir /var/lib/joulemeter > baselines.json
+"""
+REPORT_EPILOG = """\
+Energy is that of GPU boards. Rows add up to what the GPUs measured: models, energy of no model by reason, and
+what is not covered. Increases are taken from raw samples, never extrapolated. A range begins with the last sample
+before it, so that months add up to the year. `--format table` needs: pip install 'joulemeter[report]'
+
+examples:
+  joulemeter report --prometheus http://127.0.0.1:9090 --month 2026-10 --timezone Europe/Berlin
+  joulemeter report --prometheus http://127.0.0.1:9090 --since 24h --selector 'cluster="a"' --format csv
+  joulemeter report --prometheus http://127.0.0.1:9090 --rate-prompt 0.5 --rate-generation 2.5 --sell-per-kwh 4
 """
 
 
@@ -111,7 +121,49 @@ def parser() -> argparse.ArgumentParser:
     place = baseline.add_mutually_exclusive_group(required=True)
     place.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
     place.add_argument("--state-dir", type=Path, metavar="DIR", help="the daemon's state directory")
+    _add_report(
+        command("report", _report, "energy, tokens, cost and CO2e by model, from Prometheus", REPORT_EPILOG)
+    )
     return main_parser
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--prometheus", required=True, metavar="URL", help="a Prometheus, or what serves its API"
+    )
+    command.add_argument("--month", metavar="YYYY-MM", help="a month (default: the last whole one)")
+    command.add_argument("--from", dest="begin", metavar="TIME", help="2026-10-01 or 2026-10-01T08:00")
+    command.add_argument("--to", dest="end", metavar="TIME", help="the end (default: now)")
+    command.add_argument(
+        "--since", metavar="30d", help="the last minutes (m), hours (h), days (d) or weeks (w)"
+    )
+    command.add_argument(
+        "--timezone",
+        default="UTC",
+        metavar="TZ",
+        help="of months and times, e.g. Europe/Berlin (default: UTC)",
+    )
+    command.add_argument(
+        "--selector",
+        action="append",
+        default=[],
+        metavar="MATCHERS",
+        help="which exporters, e.g. 'cluster=\"a\"'; may be repeated",
+    )
+    command.add_argument(
+        "--http-config",
+        type=Path,
+        metavar="FILE",
+        help="basic_auth, authorization, tls_config, as Prometheus's",
+    )
+    command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    for option, of in (
+        ("--rate-prompt", "a million computed prompt tokens"),
+        ("--rate-cached-prompt", "a million cached prompt tokens (default: as computed ones)"),
+        ("--rate-generation", "a million generated tokens"),
+        ("--sell-per-kwh", "a kWh of GPU energy, to compare with the rates of tokens"),
+    ):
+        command.add_argument(option, type=float, metavar="PRICE", help=f"price of {of}")
 
 
 def _add_configuration(command: argparse.ArgumentParser) -> None:
@@ -228,4 +280,30 @@ def _baseline(options: argparse.Namespace) -> int:
         importing = options.do == "import"
         request = command.import_request(Path(what)) if importing else {"do": options.do, "id": what}
         print(command.change(state, request, days * command.DAY_SECONDS))
+    return EXIT_OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from joulemeter.report.offer import Rates, checked
+    from joulemeter.runtime.report_command import Question, reported
+
+    rates = Rates(
+        options.rate_prompt, options.rate_cached_prompt, options.rate_generation, options.sell_per_kwh
+    )
+    question = Question(
+        options.prometheus,
+        options.selector,
+        options.http_config,
+        options.timezone,
+        options.month,
+        options.begin,
+        options.end,
+        options.since,
+        checked(rates),
+        options.format,
+    )
+    text, notes = asyncio.run(reported(question))
+    print(text, end="")
+    for note in notes:
+        print(note, file=sys.stderr)
     return EXIT_OK

@@ -84,5 +84,13 @@ class GridError(JoulemeterError):
         self.permanent = permanent
 
 
+class PrometheusError(JoulemeterError):
+    """A Prometheus gave no usable answer, or has nothing to report on."""
+
+
+class TooMuchError(PrometheusError):
+    """A question is too large for it at once; a smaller one may be answered."""
+
+
 class ServiceEndedError(JoulemeterError):
     """A part of the daemon returned although nobody asked it to stop."""
