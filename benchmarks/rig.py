@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,16 +159,31 @@ class Rig:
         }
 
     @contextmanager
-    def joulemeter(self, name: str, ports: Sequence[int]) -> Iterator[Running]:
-        """Run `joulemeter serve` for servers on these ports, until its page has energy on it."""
+    def joulemeter(
+        self,
+        name: str,
+        ports: Sequence[int],
+        *,
+        more: Mapping[str, str] | None = None,
+        connect: Callable[[int], Scraper] = Scraper,
+    ) -> Iterator[Running]:
+        """Run `joulemeter serve` for servers on these ports, until its page has energy on it.
+
+        Args:
+            name: what the rows call it.
+            ports: those of the servers.
+            more: settings beside those.
+            connect: makes what asks it, given its port.
+        """
         port = free_port()
         config = self.folder / f"{port}.yaml"
         servers = [{"url": f"http://127.0.0.1:{one}", "name": f"server-{i}"} for i, one in enumerate(ports)]
         settings = {"listen": f"127.0.0.1:{port}", "servers": servers, "zero_hold_seconds": HOLD_SECONDS}
+        settings |= more or {}
         config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
         command = [str(Path(sys.executable).with_name("joulemeter")), "serve", "--config", str(config)]
         with self._process(command) as process:
-            scraper = Scraper(port)
+            scraper = connect(port)
             scraper.wait(process, "joulemeter_gpu_energy_joules_total{")
             yield Running(name, process.pid, scraper)
 

@@ -43,6 +43,7 @@ SPOKEN: Final = {
     "grid.energy_charts.country": ("text", None),
     "listen": ("HOST:PORT", None),
     "state_dir": ("path", None),
+    "web_config_file": ("path", None),
     "baseline.file": ("path", None),
 }
 """What keys take, and their defaults, where the call that reads them does not say it well."""

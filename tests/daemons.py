@@ -16,7 +16,7 @@ from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-LISTENING = re.compile(r"listening on (http://\S+)/metrics")
+LISTENING = re.compile(r"listening on (https?://\S+)/metrics")
 BUSY_MACHINE_SECONDS = 30.0
 
 Labels = frozenset[tuple[str, str]]

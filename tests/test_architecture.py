@@ -40,6 +40,8 @@ LIBRARIES = {"prometheus_client", "yaml"}
 ALSO = {
     "config.py": {"pathlib", "zoneinfo"},  # holds paths, opens none
     "server_config.py": {"pathlib"},
+    "tls_config.py": {"pathlib"},
+    "web_config.py": {"pathlib"},
     "settings.py": {"pathlib"},
     "schedule.py": {"datetime", "zoneinfo"},  # the calendar, not the time
     "http_config.py": {"pathlib"},
@@ -108,11 +110,8 @@ LAYERS = (
         "bookkeeper",
     },  # account
     {"snapshot", "collector"},  # expose
-    {"zones", "server_config", "config", "http_config"},  # what the shell is told
-    {
-        "formulas",
-        "report",
-    },  # report
+    {"zones", "server_config", "config", "http_config", "tls_config", "web_config"},  # what the shell is told
+    {"formulas", "report"},  # report
     {"runtime"},
     {"simulation"},
     {"cli"},

@@ -82,7 +82,7 @@ BAD = {
     "sampling.interval: unknown key; did you mean 'interval_seconds'?": {"sampling": {"interval": 1}},
     "sampling.hertz: unknown key; known: interval_seconds": {"sampling": {"hertz": 20}},
     "True: unknown key; known: baseline, grid, idle, listen, observation, price, pue, sampling, series_ttl_seconds,"
-    " servers, state_dir, time_zone, zero_hold_seconds": {True: 1},
+    " servers, state_dir, time_zone, web_config_file, zero_hold_seconds": {True: 1},
     "servers[0].tls_config.ca_files: unknown key; did you mean 'ca_file'?": server(
         tls_config={"ca_files": "x"}
     ),

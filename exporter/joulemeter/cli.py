@@ -251,8 +251,14 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    load(_read(options.file), source=str(options.file))
-    print(f"{options.file}: ok")
+    config = load(_read(options.file), source=str(options.file))
+    said = [f"{options.file}: ok"]
+    if config.web_config_file is not None:
+        from joulemeter.runtime.web_access import WebAccess
+
+        place = f"web_config_file {config.web_config_file}"
+        said += [f"{place}: {note}" for note in (*WebAccess(config.web_config_file).notes, "ok")]
+    print("\n".join(said))
     return EXIT_OK
 
 

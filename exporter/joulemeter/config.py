@@ -28,6 +28,7 @@ __all__ = [
     "ServerConfig",
     "load",
     "parse",
+    "read_yaml",
     "with_overrides",
 ]
 
@@ -125,6 +126,9 @@ class Config:
     listen_host: str = ANY_ADDRESS
     """HOST:PORT of the page; IPv6 in brackets, port 0 for a free one."""
     listen_port: int = 9847
+    web_config_file: Path | None = None
+    """TLS and passwords for all paths, in the format of the web configuration of Prometheus's exporters; read anew when
+    it or a certificate changes. None: plain HTTP for everyone who reaches the port."""
     state_dir: Path | None = None
     """Directory that outlives the daemon, for baselines; one daemon writes in it. None: learned anew at each start."""
     series_ttl_seconds: float = HOUR_SECONDS
@@ -157,8 +161,18 @@ def load(text: str, *, source: str) -> Config:
     Raises:
         ConfigError: the text is not YAML (with its line), or `parse` found problems.
     """
+    raw = read_yaml(text, source=source)
+    return parse({} if raw is None else raw)
+
+
+def read_yaml(text: str, *, source: str) -> Any:
+    """Return what a YAML text holds, None if it is empty; `source` names it in errors.
+
+    Raises:
+        ConfigError: the text is not YAML, with its line.
+    """
     try:
-        raw = yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
+        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -167,7 +181,6 @@ def load(text: str, *, source: str) -> Config:
         raise ConfigError([f"{source}: not YAML text: {error}"]) from error
     except ValueError as error:  # a date with a 13th month, an integer of 5,000 digits
         raise ConfigError([f"{source}: {error}; put text that looks like a date in quotes"]) from error
-    return parse({} if raw is None else raw)
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -205,6 +218,7 @@ def read(top: Section, problems: list[str]) -> Config:
     config = Config(
         listen_host=listen[0],
         listen_port=listen[1],
+        web_config_file=top.path("web_config_file"),
         state_dir=top.path("state_dir"),
         series_ttl_seconds=top.number(
             "series_ttl_seconds", default.series_ttl_seconds, low=60, high=MONTH_SECONDS

@@ -54,6 +54,8 @@ class HttpRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: Path | None = None
+    client_files: tuple[Path, Path] | None = None
+    """Our certificate and its key, for who asks for one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ KEYS: Final = {
     "password_file": "File with the password; read anew each time.",
     "password_env": "Environment variable with the password, in place of a file.",
     "ca_file": "File with the certificates that its own is checked against, in PEM.",
+    "cert_file": "File with a certificate of ours, in PEM, where it asks clients for one.",
+    "key_file": "File with the key of `cert_file`.",
 }
 
 
@@ -37,6 +39,7 @@ class Relay:
     username: str | None = None
     secret: Secret | None = None
     ca_file: Path | None = None
+    client_files: tuple[Path, Path] | None = None
     name: str = "relay"
     signal: Signal = Signal.AVERAGE
     poll_seconds: float = POLL_SECONDS
@@ -44,7 +47,9 @@ class Relay:
     def ask(self, secret: str, now_timestamp_seconds: float) -> Dialogue:  # noqa: ARG002 - as all sources
         """Ask once."""
         headers: Mapping[str, str] = {} if self.username is None else basic(self.username, secret)
-        answer = yield HttpRequest(self.url, headers=headers, ca_file=self.ca_file)
+        answer = yield HttpRequest(
+            self.url, headers=headers, ca_file=self.ca_file, client_files=self.client_files
+        )
         json_of(answer, self.name)
         try:
             answers = decode(answer.body.decode("utf-8"), self.place.zone)
@@ -63,7 +68,7 @@ class Relay:
 
 
 class Plugin:
-    """Reads `url`, and for one that asks who we are `username` and `password_file`, and `ca_file`."""
+    """Reads `url`, and for one that asks who we are a password or a certificate, and `ca_file`."""
 
     def configured(self, section: Section, place: Place) -> Relay:
         """Return the relay."""
@@ -73,7 +78,11 @@ class Plugin:
         username, secret = section.text("username", None), section.secret("password")
         if (username is None) != (secret is None):
             section.problem("username", "username and password_file go together; give both or none")
-        return Relay(place, url, username, secret, section.path("ca_file"))
+        certificate, key = section.path("cert_file"), section.path("key_file")
+        if (certificate is None) != (key is None):
+            section.problem("cert_file", "cert_file and key_file go together; give both or none")
+        files = None if certificate is None or key is None else (certificate, key)
+        return Relay(place, url, username, secret, section.path("ca_file"), files)
 
 
 def _url(value: object) -> str:

@@ -35,6 +35,7 @@ from joulemeter.runtime.state import StateDirectory, read_text
 from joulemeter.runtime.supervisor import Service, supervise
 from joulemeter.runtime.usual import UsualPorts
 from joulemeter.runtime.watch import ServerWatch
+from joulemeter.runtime.web_access import WebAccess
 from joulemeter.snapshot import Priced, ServerState, Snapshot, Surroundings, compose
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,10 @@ async def run_daemon(config: Config, *, simulated: bool = False, extras: Extras 
         extras: services that run beside the daemon and watch it.
 
     Raises:
+        ConfigError: the web configuration cannot be used.
         JoulemeterError: (in an ExceptionGroup) a part could not start or go on.
     """
+    access = None if config.web_config_file is None else WebAccess(config.web_config_file)
     baselines = Baselines(config.baseline.learn_days * DAY_SECONDS, time.time)
     state = StateDirectory(config.state_dir) if config.state_dir is not None else None
     with state.held() if state is not None else contextlib.nullcontext():
@@ -99,11 +102,17 @@ async def run_daemon(config: Config, *, simulated: bool = False, extras: Extras 
             brought = decode(read_text(config.baseline.file), source=str(config.baseline.file))
             baselines.adopt(brought, replace=False)
         keeper = [] if state is None else [BaselineKeeper(baselines, state)]
-        await _serve(config, baselines, simulated=simulated, keeper=keeper, extras=extras)
+        await _serve(config, baselines, simulated=simulated, keeper=keeper, extras=extras, access=access)
 
 
 async def _serve(
-    config: Config, baselines: Baselines, *, simulated: bool, keeper: Sequence[Service], extras: Extras
+    config: Config,
+    baselines: Baselines,
+    *,
+    simulated: bool,
+    keeper: Sequence[Service],
+    extras: Extras,
+    access: WebAccess | None,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -124,6 +133,7 @@ async def _serve(
             latest=lambda: observer.latest,
             problem=observer.problem,
             grid=grid.relayed,
+            access=access,
         )
         await supervise([exposition, observer, grid, *keeper, *extras(exposition, observer)], stop)
     log.info("stopped")

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -98,7 +97,7 @@ class GridClient:
             raise RuntimeError("GridClient is used outside `async with`")
         place = f"grid.{source.name}: {request.url}"
         try:
-            tls = await asyncio.to_thread(_tls, request.ca_file)
+            tls = await asyncio.to_thread(_tls, request)
             async with (
                 asyncio.timeout(self._timeout_seconds),
                 self._session.get(
@@ -166,5 +165,18 @@ def read_secret(where: Secret, source: str, environment: Mapping[str, str]) -> s
     return text
 
 
-def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
-    return True if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
+def _tls(request: HttpRequest) -> ssl.SSLContext | bool:
+    """Read the certificates anew, for they may have been renewed."""
+    if request.ca_file is None and request.client_files is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=None if request.ca_file is None else str(request.ca_file))
+        if request.client_files is not None:
+            certificate, key = map(str, request.client_files)
+            context.load_cert_chain(
+                certificate, key, password=""
+            )  # an encrypted one is refused, not asked for
+    except OSError as error:
+        files = ", ".join(str(file) for file in (request.ca_file, *(request.client_files or ())) if file)
+        raise OSError(f"a file of {files} cannot be used: {error}") from error
+    return context
