@@ -48,8 +48,8 @@ bench-truth: $(INSTALLED) ## the split against the simulator's truth, kept in do
 bench-truth-quick: $(INSTALLED) ## a small part of it, printed only, in a minute or two
 	PYTHONPATH=. $(BIN)/python -m benchmarks.truth.report --quick
 
-render: $(INSTALLED) ## pictures of the dashboards with ten minutes of the demo, in .cache/render; 1 GB of npm packages
-	$(BIN)/python tools/render/render.py
+render: $(INSTALLED) ## pictures of the dashboards with simulated days, in docs/images; 1 GB of npm packages
+	PYTHONPATH=. $(BIN)/python tools/render/render.py
 
 tools: ## what pip cannot bring: a C compiler, promtool, prometheus
 	@echo "== tools that pip cannot bring: a C compiler, promtool, prometheus"

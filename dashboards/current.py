@@ -34,6 +34,10 @@ OBSOLETE: Final = {
 }
 
 
+REDUCED: Final = ("stat", "bargauge")
+"""Kinds of panels that make one number of a series."""
+
+
 def thresholds(steps: Mapping[float, str]) -> list[dict[str, Any]]:
     """Plain records: grafanalib's Threshold writes the text "null" for the lowest step.
 
@@ -76,6 +80,8 @@ def current(tree: dict[str, Any]) -> dict[str, Any]:
         _drop(panel, "panel")
         if panel["type"] == "row":
             _drop(panel, "row")
+        elif panel["type"] not in REDUCED:
+            panel["options"].pop("reduceOptions", None)  # of the Stat that it is made from
         for target in panel.get("targets", ()):
             _drop(target, "target")
             target["range"] = not target["instant"]

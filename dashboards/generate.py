@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from dashboards import models, reference, rules
+from dashboards import carbon, exporter, fleet, models, nodes, reference, rules
 
 ROOT: Final = Path(__file__).parent.parent
 GENERATED: Final = Path("dashboards/generated")
@@ -17,10 +17,11 @@ REFERENCE: Final = Path("docs/reference.md")
 
 def outputs() -> dict[Path, str]:
     """Return the text of every generated file by its path below the project's root."""
-    texts = {
-        Path("grafana") / f"{models.UID}.json": models.build(),
-        Path("prometheus/rules.yaml"): rules.build(),
+    boards = {
+        Path("grafana") / f"{board.UID}.json": board.build()
+        for board in (fleet, models, nodes, carbon, exporter)
     }
+    texts = {**boards, Path("prometheus/rules.yaml"): rules.build()}
     copies = {folder / path: text for folder in (GENERATED, CHART) for path, text in texts.items()}
     return {**copies, REFERENCE: reference.build()}
 

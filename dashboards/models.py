@@ -1,37 +1,93 @@
-"""Joulemeter / Models: the power, the energy per token and the kWh of every model, and whether it adds up."""
+"""Joulemeter / Model efficiency: what a token and a request cost in energy, by model and by phase, and"
+" whether that is new."""
 
 from typing import Final
 
-from dashboards.panels import Query, Row, bargauge, dashboard, datasource, stat, timeseries, variable
+from dashboards import models_cost, models_energy
+from dashboards.page import Row, currency, dashboard, model_variables, number
+from dashboards.panels import stat
 from dashboards.queries import (
     COMPUTED,
+    ENERGY,
     GENERATED,
-    MODEL,
-    NODE,
-    TOKENS_PER_SECOND_FLOOR,
-    conservation,
+    IDLE_ENERGY,
+    REQUESTS,
+    against,
+    at_high_load,
+    buckets,
     kwh,
-    per_token,
-    share_attributed,
-    unattributed,
-    unattributed_by_reason,
+    whole,
+)
+from dashboards.words import (
+    BOUNDARY,
+    NO_MODEL,
+    NO_TRAFFIC,
+    PER_TOKEN,
 )
 from joulemeter import catalog
+from joulemeter.accounting import JOULES_PER_KWH
 
-UID: Final = "joulemeter-models"
-NO_ENERGY: Final = "no GPU energy"
-NO_MODEL: Final = "no model yet"
-NO_TRAFFIC: Final = "no traffic"
-GREY: Final = "#8e8e8e"
-PHASE_COLOURS: Final = {" prefill$": "orange", " decode$": "blue", " (idle|unsplit)$": GREY}
-BOUNDARY: Final = "GPU boards only: CPU, memory, network and cooling are not in it."
+UID: Final = "joulemeter-model"
+BUSY: Final = 0.9
+NO_YESTERDAY: Final = "no yesterday"
 
 
 def summary() -> Row:
     """The numbers of the selected range."""
     return Row(
-        "Selected range",
+        "Selected models, selected range",
         [
+            stat(
+                "J / generated token",
+                means="All energy of the selected models (prefill, decode and idle) over their generated"
+                " tokens. Lower is better; it rises when prompts get longer and when batches get smaller.",
+                unit=PER_TOKEN,
+                query=whole(ENERGY, GENERATED),
+                no_data=NO_TRAFFIC,
+            ),
+            stat(
+                "J / token",
+                means="All energy of the selected models over computed prompt tokens and generated tokens:"
+                " the fairer figure when prompts are long. Prompt tokens that came from a cache are not"
+                " counted: nothing was computed for them.",
+                unit=PER_TOKEN,
+                query=whole(ENERGY, COMPUTED),
+                no_data=NO_TRAFFIC,
+            ),
+            stat(
+                "Wh / request",
+                means="Attributed energy, idle included, per finished request.",
+                unit="watth",
+                query=f"{whole(ENERGY, REQUESTS)} / 3600",
+                no_data=NO_TRAFFIC,
+            ),
+            stat(
+                "Idle share",
+                means="Share of the models' energy spent while no request was running. A high one says:"
+                " scale down, consolidate or batch.",
+                unit="percentunit",
+                query=whole(IDLE_ENERGY, ENERGY),
+                no_data=NO_MODEL,
+            ),
+            stat(
+                "Against yesterday",
+                means="J / generated token in the range, relative to the same range one day earlier: +20 %"
+                " is worse. Traffic and prompts move it too; what does not is the row Measured over"
+                " expected energy.",
+                unit="percentunit",
+                query=against(1),
+                no_data=NO_YESTERDAY,
+                decimals=1,
+            ),
+            stat(
+                "J / token at P90 load",
+                means="J / generated token in the busiest tenth of the range, by generated tokens per"
+                " second over five minutes: what the models need when they are well used, whatever the"
+                " nights were like.",
+                unit=PER_TOKEN,
+                query=at_high_load(BUSY),
+                no_data=NO_TRAFFIC,
+            ),
             stat(
                 "Energy",
                 means=f"Energy attributed to the selected models over the range, idle included. {BOUNDARY}",
@@ -40,163 +96,45 @@ def summary() -> Row:
                 no_data=NO_MODEL,
             ),
             stat(
-                "J / generated token",
-                means="All energy of the selected models (prefill, decode and idle) over their generated"
-                " tokens. Lower is better; it rises when prompts get longer and when batches get smaller.",
-                unit="si:J/tok",
-                query=per_token(GENERATED, "increase", "$__range", floor=0),
-                no_data=NO_TRAFFIC,
-            ),
-            stat(
-                "J / token",
-                means="All energy of the selected models over computed prompt tokens and generated tokens."
-                " Prompt tokens that came from a cache are not counted: nothing was computed for them.",
-                unit="si:J/tok",
-                query=per_token(COMPUTED, "increase", "$__range", floor=0),
-                no_data=NO_TRAFFIC,
-            ),
-            stat(
-                "Share attributed",
-                means="Share of the measured GPU energy that was attributed to a model, whichever models"
-                " are selected. The rest is unattributed, with its reason below, or a few seconds old.",
-                unit="percentunit",
-                query=share_attributed(),
-                no_data=NO_ENERGY,
-            ),
-            stat(
-                "Conservation error",
-                means="Measured energy minus attributed, unattributed, pending and retired energy, relative"
-                " to the measured, from the raw totals of each exporter's page; the worst exporter."
-                " More than one part in a billion is a fault of joulemeter.",
-                unit="percentunit",
-                query=conservation(),
-                no_data=NO_ENERGY,
-                steps={0: "green", 1e-9: "red"},
-                texts={(0, 1e-9): "below 10⁻⁹"},
-            ),
-            stat(
-                "Readings",
-                means="Whether any selected exporter serves simulated readings (`joulemeter demo`)."
-                " Simulated numbers say nothing about real hardware.",
-                unit="none",
-                query=f"max({catalog.SIMULATED.name}{NODE})",
-                no_data="no exporter",
-                steps={0: "green", 1: "orange"},
-                texts={"0": "measured", "1": "SIMULATED"},
-            ),
-        ],
-    )
-
-
-def power() -> Row:
-    """Who draws it."""
-    return Row(
-        "Power",
-        [
-            timeseries(
-                "Power by model",
-                means="Attributed power of the selected models, idle included, with the unattributed rest on"
-                " top: with all models selected, the stack is as high as the power of all GPUs, some seconds"
-                " ago."
-                f" {BOUNDARY}",
-                unit="watt",
-                queries=[
-                    Query(
-                        f"sum by (model) (rate({catalog.MODEL_ENERGY.name}{MODEL}[$__rate_interval]))",
-                        "{{model}}",
-                    ),
-                    Query(unattributed(), "unattributed"),
-                ],
-                no_data=NO_ENERGY,
-                stacked=True,
-                colours={"^unattributed$": GREY},
-            ),
-            timeseries(
-                "Unattributed power by reason",
-                means="Power that nobody we can name used. no_server: nothing we know runs on the GPU;"
-                " server_unreachable: its server did not answer for too long; idle: idle power, where the"
-                " configuration gives it to nobody; meter_gap: the counter could not be read meanwhile."
-                " Reasons that did not occur in the range are left out.",
-                unit="watt",
-                queries=[Query(unattributed_by_reason(), "{{reason}}")],
-                no_data="no unattributed power",
-                stacked=True,
-            ),
-        ],
-    )
-
-
-def efficiency() -> Row:
-    """What a token costs."""
-    floor = (
-        f"Times with less than {TOKENS_PER_SECOND_FLOOR:g} tokens per second are left out. Logarithmic axis."
-    )
-    return Row(
-        "Energy per token",
-        [
-            timeseries(
-                "J / generated token by model",
-                means=f"All energy of a model (prefill, decode and idle) over its generated tokens. {floor}",
-                unit="si:J/tok",
-                queries=[
-                    Query(
-                        per_token(
-                            GENERATED,
-                            "rate",
-                            "$__rate_interval",
-                            by=" by (model)",
-                            floor=TOKENS_PER_SECOND_FLOOR,
-                        ),
-                        "{{model}}",
-                    )
-                ],
-                no_data=NO_TRAFFIC,
-                logarithmic=True,
-            ),
-            timeseries(
-                "J / token by model",
-                means="All energy of a model over its computed prompt tokens and generated tokens, cache hits"
-                f" not counted: the fairer figure where prompts are long. {floor}",
-                unit="si:J/tok",
-                queries=[
-                    Query(
-                        per_token(
-                            COMPUTED,
-                            "rate",
-                            "$__rate_interval",
-                            by=" by (model)",
-                            floor=TOKENS_PER_SECOND_FLOOR,
-                        ),
-                        "{{model}}",
-                    )
-                ],
-                no_data=NO_TRAFFIC,
-                logarithmic=True,
-            ),
-        ],
-    )
-
-
-def energy() -> Row:
-    """What it adds up to."""
-    return Row(
-        "Energy over the range",
-        [
-            bargauge(
-                "Energy by model",
-                means=f"Energy attributed to every selected model over the range, idle included. {BOUNDARY}",
-                unit="kwatth",
-                queries=[Query(f"sort_desc({kwh(' by (model)')})", "{{model}}")],
+                "Generated tokens / J",
+                means="Generated tokens per joule of the selected models: the inverse of J / generated"
+                " token.",
+                unit="suffix:tok/J",
+                query=whole(GENERATED, ENERGY),
                 no_data=NO_MODEL,
             ),
-            bargauge(
-                "Energy by model and phase",
-                means="The same, split into prefill, decode and idle (unsplit: the server's page does not"
-                " allow it). The split is an estimate; the sum over the phases is not.",
-                unit="kwatth",
-                queries=[Query(f"sort_desc({kwh(' by (model, phase)')})", "{{model}} {{phase}}")],
+            stat(
+                "Generated tokens / kWh",
+                means="Generated tokens per kilowatt-hour of the selected models: 3,600,000 times those per"
+                " joule.",
+                unit="short",
+                query=f"{JOULES_PER_KWH} * {whole(GENERATED, ENERGY)}",
                 no_data=NO_MODEL,
-                colours=PHASE_COLOURS,
+            ),
+            stat(
+                "Requests / kWh",
+                means="Finished requests (queries) per kilowatt-hour of the selected models.",
+                unit="short",
+                query=f"{JOULES_PER_KWH} * {whole(REQUESTS, ENERGY)}",
+                no_data=NO_MODEL,
+            ),
+            stat(
+                "Generated tokens / $currency",
+                means="Generated tokens per unit of the chosen currency, of electricity and, if it has a"
+                " price, GPU time.",
+                unit="short",
+                query=models_cost.per_money(GENERATED),
+                no_data="no price configured",
+            ),
+            stat(
+                "Median J of a request",
+                means="Prefill and decode energy of the median finished request, from a histogram estimated"
+                " from the lengths that servers report. Idle is not in it. Other quantiles hold only to"
+                " their bucket.",
+                unit="joule",
+                query=f"histogram_quantile(0.5,"
+                f" {buckets(catalog.MODEL_REQUEST_ENERGY, window='$__range', function='increase')})",
+                no_data=NO_TRAFFIC,
             ),
         ],
     )
@@ -204,24 +142,27 @@ def energy() -> Row:
 
 def build() -> str:
     """Return the dashboard's JSON."""
-    metric = catalog.GPU_ENERGY.name
     return dashboard(
         UID,
-        "Joulemeter / Models",
-        means="What the GPUs that serve language models draw, for which model, and what a token costs.",
+        "Joulemeter / Model efficiency",
+        means="What a token, a request and a unit of money buy in energy, by model and by phase, and"
+        " whether a model suddenly needs more.",
         variables=[
-            datasource(),
-            variable("cluster", "Cluster", f"label_values({metric}, cluster)", all_value=".*"),
-            variable("job", "Job", f'label_values({metric}{{cluster=~"$cluster"}}, job)', all_value=".+"),
-            variable(
-                "instance",
-                "Instance",
-                f'label_values({metric}{{cluster=~"$cluster", job=~"$job"}}, instance)',
-                all_value=".+",
-            ),
-            variable(
-                "model", "Model", f"label_values({catalog.MODEL_ENERGY.name}{NODE}, model)", all_value=".*"
-            ),
+            *model_variables(),
+            currency(),
+            number("attempts", "Attempts", "1"),
+            number("side_tokens", "Pre/post tokens", "0"),
+            number("side_price", "Pre/post price per Mtok", "0"),
+            number("change", "Change (%)", "10"),
         ],
-        rows=[summary(), power(), efficiency(), energy()],
+        rows=[
+            summary(),
+            models_energy.per_token(),
+            models_energy.expected(),
+            models_energy.where(),
+            models_cost.per_million(),
+            models_cost.responses(),
+            models_cost.weeks(),
+            models_energy.replicas(),
+        ],
     )

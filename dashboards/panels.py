@@ -1,45 +1,50 @@
-"""The panel shapes, and the bridge from grafanalib to the JSON that current Grafana loads unmigrated.
+"""Panels by way of grafanalib: what Grafana 10.4 and later draw without migrating anything. `tables` has more shapes.
 
-The only module that imports grafanalib. Version 0.7.1 still writes what Grafana 6 to 9 read: schema version
-12, 100 points per series, query hints that no longer exist, a null for all that is unset. `current`
-takes those out; what grafanalib has no argument for goes through its `extraJson`, which is merged last.
+This module and `page` are the only ones that import grafanalib. Version 0.7.1 still writes what Grafana 6 to 9 read;
+`current` takes that out, and what grafanalib has no argument for goes through its `extraJson`, which is merged last.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Final
 
 from grafanalib import core
-from grafanalib._gen import DashboardEncoder
 
-from dashboards.current import SCHEMA_VERSION, coloured, current, thresholds, value_texts
+from dashboards.current import coloured, thresholds, value_texts
 
 PLUGIN_VERSION: Final = "11.0.0"
 """Without it Grafana takes a stat or a bar gauge for one of version 6 and changes its options."""
-GRID_WIDTH: Final = 24
-HEADING_HEIGHT: Final = 1
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
 PALETTE: Final = "palette-classic-by-name"
 """A model has one colour in all panels; by its place in the answer it would change from panel to panel."""
-SHORTEST_STEP: Final = "1m"
+SHORTEST_STEP: Final = "2m"
 """Between points. The energy of models advances once per window of the exporter, about every ten seconds, so a rate
-is only right over whole windows. A minute's step makes `$__rate_interval` a minute and a scrape interval (or four of
-these): its samples then lie a multiple of ten seconds apart at every usual scrape interval. Over the 20 s that follow
-from a scrape interval of 5 s alone, the models' power swung by half and was a quarter too low.
+is only right over whole windows. A step of two minutes makes `$__rate_interval` at least two minutes and a scrape
+interval, whatever the scrape interval is.
 """
-ON_TIME_RANGE_CHANGE: Final = 2
-SHARED_CROSSHAIR: Final = 1
+DASHES: Final[list[dict[str, Any]]] = [{"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 6]}}]
+WIDE: Final = 12
+"""From this width on there is room for the mean, the maximum and the last value in a legend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression, and the legend of its series."""
+    """A PromQL expression, and how its series are drawn.
+
+    Args:
+        expr: the expression.
+        legend: with labels as `{{label}}`; empty: Grafana's own choice.
+        right: the label of an axis of its own on the right, for what has another unit.
+        right_unit: the unit on it; ticks are read more easily without one.
+        dashed: for what is only to be compared with.
+    """
 
     expr: str
     legend: str = ""
+    right: str = ""
+    right_unit: str = "short"
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,6 @@ class Panel:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Panels under one heading, laid out from left to right and wrapped; those of a line are equally high."""
-
-    title: str
-    panels: Sequence[Panel]
-
-
 def stat(
     title: str,
     *,
@@ -68,6 +65,9 @@ def stat(
     no_data: str,
     steps: Mapping[float, str] | None = None,
     texts: Mapping[str | tuple[float, float], str] | None = None,
+    decimals: int | None = None,
+    width: int = 4,
+    height: int = 4,
 ) -> Panel:
     """Draw one number, as of the end of the range.
 
@@ -79,25 +79,34 @@ def stat(
         no_data: what stands there when no series answers.
         steps: the colour from a value on; below the first, and without data, it is that of text.
         texts: a text in place of a value, or of all values from one to another.
+        decimals: places after the point, where Grafana's choice says too little.
+        width: in 24ths of the page.
+        height: in rows of some 30 pixels.
     """
-    drawn = core.Stat(
-        title=title,
-        description=means,
-        dataSource=DATASOURCE,
-        targets=_targets([Query(query)], instant=True),
-        format=unit,
-        noValue=no_data,
-        reduceCalc="lastNotNull",
-        graphMode="none",
-        textMode="value",
-        mappings=value_texts(texts or {}),
-        thresholds=thresholds(steps or {}),
-        extraJson={
-            "pluginVersion": PLUGIN_VERSION,
-            "fieldConfig": {"defaults": {"color": {"mode": "thresholds"}}},
-        },
+    options = {
+        "textMode": "value",
+        "colorMode": "value",
+        "graphMode": "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+    }
+    defaults = {
+        "color": {"mode": "thresholds"},
+        "thresholds": {"mode": "absolute", "steps": thresholds(steps or {})},
+        "mappings": value_texts(texts or {}),
+        "decimals": decimals,
+    }
+    drawn = drawn_as(
+        "stat",
+        title,
+        [Query(query)],
+        means=means,
+        unit=unit,
+        no_data=no_data,
+        defaults=defaults,
+        options={**LAST, **options},
     )
-    return Panel(drawn, width=4, height=4)
+    return Panel(drawn, width=width, height=height)
 
 
 def bargauge(
@@ -108,11 +117,13 @@ def bargauge(
     queries: Sequence[Query],
     no_data: str,
     colours: Mapping[str, str] | None = None,
+    width: int = 12,
+    height: int = 10,
 ) -> Panel:
     """Draw one bar per series, as of the end of the range.
 
-    It is built from grafanalib's Stat: its own BarGauge writes the options of Grafana 6. Bars have a limited
-    height: Grafana would fill the panel with three of them, in letters so large that names of models are cut off.
+    Bars have a limited height: Grafana would fill the panel with three of them, in letters so large that names of
+    models are cut off.
 
     Args:
         title: what it shows.
@@ -121,8 +132,11 @@ def bargauge(
         queries: instant queries.
         no_data: what stands there when no series answers.
         colours: colours by a regular expression for the legend; the others are green.
+        width: in 24ths of the page.
+        height: in rows of some 30 pixels.
     """
     options = {
+        "orientation": "horizontal",
         "displayMode": "basic",
         "valueMode": "color",
         "namePlacement": "left",
@@ -130,28 +144,25 @@ def bargauge(
         "sizing": "manual",
         "minVizHeight": 16,
         "maxVizHeight": 34,
-        "text": {"valueSize": 14},
+        "text": {"titleSize": 13, "valueSize": 14},
     }
-    drawn = core.Stat(
-        title=title,
-        description=means,
-        dataSource=DATASOURCE,
-        targets=_targets(queries, instant=True),
-        format=unit,
-        noValue=no_data,
-        reduceCalc="lastNotNull",
-        orientation="horizontal",
+    defaults = {
+        "color": {"mode": "fixed", "fixedColor": "green"},
+        "min": 0,
+        "thresholds": {"mode": "absolute", "steps": thresholds({})},
+    }
+    drawn = drawn_as(
+        "bargauge",
+        title,
+        queries,
+        means=means,
+        unit=unit,
+        no_data=no_data,
+        defaults=defaults,
+        options={**LAST, **options},
         overrides=coloured(colours or {}),
-        thresholds=thresholds({}),
-        extraJson={
-            "type": "bargauge",
-            "pluginVersion": PLUGIN_VERSION,
-            "options": options
-            | {"textMode": None, "colorMode": None, "graphMode": None, "justifyMode": None},
-            "fieldConfig": {"defaults": {"color": {"mode": "fixed", "fixedColor": "green"}, "min": 0}},
-        },
     )
-    return Panel(drawn, width=12, height=10)
+    return Panel(drawn, width=width, height=height)
 
 
 def timeseries(
@@ -162,8 +173,14 @@ def timeseries(
     queries: Sequence[Query],
     no_data: str,
     stacked: bool = False,
+    bars: bool = False,
     logarithmic: bool = False,
+    from_zero: bool = True,
     colours: Mapping[str, str] | None = None,
+    step: str = SHORTEST_STEP,
+    last: str | None = None,
+    width: int = 12,
+    height: int = 10,
 ) -> Panel:
     """Draw series over time.
 
@@ -174,8 +191,14 @@ def timeseries(
         queries: range queries.
         no_data: what stands there when no series answers.
         stacked: whether the height of all is the sum.
+        bars: for what is counted per step, such as per day.
         logarithmic: for ratios, which a quiet hour would otherwise blow up until nothing else is seen.
+        from_zero: whether a linear axis shows 0, so that a small change looks small.
         colours: colours by a regular expression for the legend; the others have one by their name.
+        step: the least distance of two points.
+        last: a range of its own, up to the end of the dashboard's, such as 14d.
+        width: in 24ths of the page.
+        height: in rows of some 30 pixels.
     """
     drawn = core.TimeSeries(
         title=title,
@@ -183,10 +206,13 @@ def timeseries(
         dataSource=DATASOURCE,
         targets=_targets(queries, instant=False),
         unit=unit,
-        interval=SHORTEST_STEP,
+        interval=step,
+        timeFrom=last,
+        axisSoftMin=0 if from_zero and not logarithmic else None,
         colorMode=PALETTE,
+        drawStyle="bars" if bars else "line",
         valueMin=0 if stacked else None,
-        fillOpacity=40 if stacked else 0,
+        fillOpacity=80 if bars else 40 if stacked else 0,
         showPoints="never",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         scaleDistributionType="log" if logarithmic else "linear",
@@ -194,8 +220,8 @@ def timeseries(
         tooltipMode="multi",
         tooltipSort="desc",
         legendDisplayMode="table",
-        legendCalcs=["mean", "max", "lastNotNull"],
-        overrides=coloured(colours or {}),
+        legendCalcs=["mean", "max", "lastNotNull"] if width >= WIDE else ["mean", "lastNotNull"],
+        overrides=[*coloured(colours or {}), *_told_apart(queries)],
         extraJson={
             "pluginVersion": PLUGIN_VERSION,
             "fieldConfig": {
@@ -207,51 +233,70 @@ def timeseries(
             "options": {"legend": {"showLegend": True, "sortBy": "Last *", "sortDesc": True}},
         },
     )
-    return Panel(drawn, width=12, height=10)
+    return Panel(drawn, width=width, height=height)
 
 
-def datasource() -> Any:
-    """Return the variable that chooses the Prometheus."""
-    return core.Template(
-        name="datasource", label="Data source", type="datasource", query="prometheus", default="default"
-    )
+LAST: Final = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
 
 
-def variable(name: str, label: str, query: str, *, all_value: str) -> Any:
-    """Return a variable of several label values; `all_value` is the regular expression for All of them."""
-    drawn = core.Template(
-        name=name,
-        label=label,
-        query=query,
-        dataSource=DATASOURCE,
-        allValue=all_value,
-        includeAll=True,
-        multi=True,
-        refresh=ON_TIME_RANGE_CHANGE,
-    )
-    drawn._current = ALL  # grafanalib writes nulls there and has no argument for it
-    return drawn
-
-
-def dashboard(uid: str, title: str, *, means: str, variables: Sequence[Any], rows: Sequence[Row]) -> str:
-    """Return the JSON of a dashboard; the same on every run."""
-    drawn = core.Dashboard(
+def drawn_as(
+    kind: str,
+    title: str,
+    queries: Sequence[Query],
+    *,
+    means: str,
+    unit: str,
+    no_data: str,
+    defaults: Mapping[str, Any],
+    options: Mapping[str, Any],
+    instant: bool = True,
+    overrides: Sequence[Mapping[str, Any]] = (),
+    transformations: Sequence[Mapping[str, Any]] = (),
+    format_: str = "time_series",
+) -> Any:
+    """Return a panel of any kind from grafanalib's Stat: its other classes write the options of Grafana 6"
+    " to 8."""
+    stats_own = dict.fromkeys(("textMode", "colorMode", "graphMode", "justifyMode", "orientation"))
+    return core.Stat(
         title=title,
-        uid=uid,
         description=means,
-        tags=["joulemeter"],
-        timezone="browser",
-        refresh="30s",
-        graphTooltip=SHARED_CROSSHAIR,
-        schemaVersion=SCHEMA_VERSION,
-        templating=core.Templating(list=list(variables)),
-        panels=_placed(rows),
-    ).auto_panel_ids()
-    tree = json.loads(json.dumps(drawn.to_json_data(), cls=DashboardEncoder))
-    return json.dumps(current(tree), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        dataSource=DATASOURCE,
+        targets=_targets(queries, instant=instant, format_=format_),
+        interval=SHORTEST_STEP,
+        format=unit,
+        noValue=no_data,
+        overrides=list(overrides),
+        transformations=list(transformations),
+        extraJson={
+            "type": kind,
+            "pluginVersion": PLUGIN_VERSION,
+            "options": {**stats_own, **options},
+            "fieldConfig": {"defaults": {"mappings": [], "color": None, **defaults}},
+        },
+    )
 
 
-def _targets(queries: Sequence[Query], *, instant: bool) -> list[core.Target]:
+def _told_apart(queries: Sequence[Query]) -> list[dict[str, Any]]:
+    """Overrides for the series of queries that are dashed or have an axis of their own."""
+    overrides = []
+    for letter, query in zip(ascii_uppercase, queries, strict=False):
+        properties = list(DASHES) if query.dashed or query.right else []
+        if query.right:
+            properties += [
+                {"id": "unit", "value": query.right_unit},
+                {"id": "custom.axisPlacement", "value": "right"},
+                {"id": "custom.axisLabel", "value": query.right},
+                {"id": "custom.fillOpacity", "value": 0},
+                {"id": "custom.stacking", "value": {"mode": "none", "group": "A"}},
+                {"id": "custom.scaleDistribution", "value": {"type": "linear"}},
+                {"id": "min", "value": 0},
+            ]
+        if properties:
+            overrides.append({"matcher": {"id": "byFrameRefID", "options": letter}, "properties": properties})
+    return overrides
+
+
+def _targets(queries: Sequence[Query], *, instant: bool, format_: str = "time_series") -> list[core.Target]:
     """Letters as Grafana gives them; the legend "" is Grafana's own choice."""
     return [
         core.Target(
@@ -260,26 +305,7 @@ def _targets(queries: Sequence[Query], *, instant: bool) -> list[core.Target]:
             refId=letter,
             datasource=DATASOURCE,
             instant=instant,
+            format=format_,
         )
         for query, letter in zip(queries, ascii_uppercase, strict=False)
     ]
-
-
-def _placed(rows: Sequence[Row]) -> list[Any]:
-    """Give every panel its place; a panel that does not fit beside the others starts a new line."""
-    placed = []
-    y = 0
-    for row in rows:
-        placed.append(
-            core.RowPanel(title=row.title, gridPos=core.GridPos(h=HEADING_HEIGHT, w=GRID_WIDTH, x=0, y=y))
-        )
-        y += HEADING_HEIGHT
-        x = line_height = 0
-        for panel in row.panels:
-            if x + panel.width > GRID_WIDTH:
-                x, y, line_height = 0, y + line_height, 0
-            panel.drawn.gridPos = core.GridPos(h=panel.height, w=panel.width, x=x, y=y)
-            placed.append(panel.drawn)
-            x, line_height = x + panel.width, max(line_height, panel.height)
-        y += line_height
-    return placed

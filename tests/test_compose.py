@@ -91,7 +91,7 @@ def test_grafana_has_its_datasource_and_finds_the_dashboards():
     assert folder == ROOT / GENERATED / "grafana"
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == providers[0]["options"]["path"]
-    assert json.loads((folder / home.name).read_text())["title"] == "Joulemeter / Models"
+    assert json.loads((folder / home.name).read_text())["title"] == "Joulemeter / Fleet"
 
 
 # ------------------------------------------------------------------------------------------------- the image

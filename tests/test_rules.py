@@ -41,7 +41,7 @@ def test_every_runbook_page_belongs_to_an_alert():
 @pytest.mark.parametrize("rule", records.RECORDS, ids=lambda rule: rule.record)
 def test_record_is_named_level_metric_operations(rule: records.Record):
     level, metric, operations = rule.record.split(":")
-    assert level == "namespace_model"
+    assert level in {"namespace_model", "namespace_model_currency"}
     assert operations in {"rate1h", "ratio_rate1h"}
     assert metric.startswith("joulemeter_")
     assert rule.record not in {metric.name for metric in catalog.ALL}

@@ -34,13 +34,13 @@ install_promtool() {
         mkdir -p "$tools/download"
         # A fresh machine has no package lists yet; one that has them needs no root at all.
         if (cd "$tools/download" && { apt-get download -q prometheus || { as_root apt-get update -q && apt-get download -q prometheus; }; }) >&2 &&
-            dpkg -x "$tools"/download/prometheus_*.deb "$tools" && [ -x "$tools/usr/bin/promtool" ]; then
+            dpkg -x "$tools"/download/prometheus_*.deb "$tools" && [ -x "$tools/usr/bin/prometheus" ]; then
             rm -r "$tools/download"
             return 0
         fi
         rm -rf "$tools/download"
     fi
-    echo "install-tools: no promtool and prometheus; install Prometheus's on the PATH, on Debian with:" \
+    echo "install-tools: no prometheus or no promtool; install both on the PATH, on Debian with:" \
         "sudo apt-get install --no-install-recommends prometheus" >&2
     missing=1
 }

@@ -1,67 +1,72 @@
-"""Draw the dashboards with real data, to be looked at: `make render`, or `python tools/render/render.py`.
+"""Draw the dashboards to be looked at, and for the README: `make render`, or `python tools/render/render.py`.
 
-The demo's page is scraped by a real Prometheus with the project's rules, every query of every panel is put to it,
-and the answers are drawn by the components that Grafana itself is built from (`@grafana/ui`) in a headless Chromium.
-The pictures and the data stay in `.cache/render`; `--redraw` draws changed dashboards from the data of the last
-recording. A query without an answer is named; so is what Chromium's console says.
+Two simulated nodes over two and a half days fill a real Prometheus (`benchmarks/history`), every query of every panel
+is put to it over the last day, and the answers are drawn by the components that Grafana itself is built from
+(`@grafana/ui`) in a headless Chromium, to docs/images. The days stay in `.cache/render`; `--redraw` draws changed
+dashboards from them. A query without an answer is named; so is what Chromium's console says.
 
 What is not Grafana here: queries are put and panels placed by this script and `draw.jsx`, not by Grafana's server and
-page. Variables stand at All. It draws what the dashboards use: time series, stats and bar gauges.
+page; state timelines and heatmaps, which Grafana publishes no component for, are drawn after its fashion. Variables
+stand at All, and at what is typed into them from the start.
 
 It needs npm and, where Chromium or Prometheus is not on the PATH, Debian: their packages are unpacked below
 `.cache`, which needs no root and starts no service.
 """
 
 import argparse
+import io
 import json
 import os
+import pickle
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from PIL import Image
+
+from benchmarks.history import nodes, panels, prometheus
+from benchmarks.history.days import Days, simulate_days
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 CACHE: Final = ROOT / ".cache/render"
 NODE: Final = CACHE / "node"
 CHROMIUM: Final = CACHE / "chromium"
-DATA: Final = CACHE / "prometheus"
-RECORDING: Final = CACHE / "recording.json"
+DAYS: Final = CACHE / "days"
+NOTES: Final = CACHE / "days.pickle"
+PICTURES: Final = ROOT / "docs/images"
 GENERATED: Final = ROOT / "dashboards/generated"
 
-SCRAPE_SECONDS: Final = 5
-"""As in deploy/compose."""
-PAGE_WIDTH: Final = 1440
+HOURS: Final = 60.0
+"""Until noon of the third day: the traffic's first day, a yesterday, and a half."""
+SPAN_SECONDS: Final = nodes.DAY_SECONDS
+CHOSEN: Final = {"currency": nodes.CURRENCY}
+LIMIT_BYTES: Final = 200_000
+"""Of a picture in the repository."""
 CELL_HEIGHT: Final = 30
 CELL_MARGIN: Final = 8
 HEADER_HEIGHT: Final = 56
-"""The last three as in draw.jsx."""
+"""These three as in draw.jsx."""
 
 
 def main() -> None:
-    """Record if asked to, then draw every dashboard."""
-    parser = argparse.ArgumentParser(description="Draw the dashboards with data of the demo.")
-    parser.add_argument("--seconds", type=int, default=600, help="how long to record (default: %(default)s)")
-    parser.add_argument("--redraw", action="store_true", help="draw the last recording again")
+    """Play the days if asked to, then draw every dashboard."""
+    parser = argparse.ArgumentParser(description="Draw the dashboards with simulated days.")
+    parser.add_argument("--redraw", action="store_true", help="draw the days that were simulated last")
     arguments = parser.parse_args()
     install()
     if not arguments.redraw:
-        record(arguments.seconds)
+        say(f"simulating {HOURS:g} hours of two nodes, some minutes ...")
+        shutil.rmtree(DAYS, ignore_errors=True)
+        NOTES.write_bytes(pickle.dumps(simulate_days(DAYS, HOURS, nodes.FINE)))
     bundle()
-    start, end = json.loads(RECORDING.read_text())
-    with prometheus({}) as url:
+    days: Days = pickle.loads(NOTES.read_bytes())  # noqa: S301 - our own
+    with prometheus.running(days.data) as url:
         for path in sorted((GENERATED / "grafana").glob("*.json")):
-            say(str(draw(json.loads(path.read_text()), url, start, end)))
+            say(str(draw(json.loads(path.read_text()), url, days)))
 
 
 def say(text: str) -> None:
@@ -91,125 +96,58 @@ def install() -> None:
         shutil.rmtree(packages)
 
 
-def record(seconds: int) -> None:
-    """Let a new Prometheus scrape a new demo for a while; remember from when to when."""
-    shutil.rmtree(DATA, ignore_errors=True)
-    page = free_address()
-    scrape = {
-        "job_name": "joulemeter",
-        "honor_labels": True,
-        "static_configs": [{"targets": [page], "labels": {"cluster": "demo", "instance": "gpu-node-1"}}],
-    }
-    demo = [Path(sys.executable).parent / "joulemeter", "demo", "--listen", page]
-    with started(demo, CACHE / "demo.log"), prometheus({"scrape_configs": [scrape]}) as url:
-        patience = time.monotonic() + 60
-        while not ask(url, "query", query="joulemeter_model_energy_joules_total"):
-            if time.monotonic() > patience:
-                sys.exit(f"render: the demo shows no model's energy; see {CACHE / 'demo.log'}")
-            time.sleep(1)
-        start = time.time()
-        say(f"recording the demo for {seconds} s ...")
-        time.sleep(seconds)
-        RECORDING.write_text(json.dumps([start, time.time()]))
-
-
-@contextmanager
-def prometheus(extra: Mapping[str, Any]) -> Iterator[str]:
-    """Run Prometheus on the recorded data with the project's rules; yield its address once it is ready."""
-    DATA.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": "15s"},
-        "rule_files": [str(GENERATED / "prometheus/rules.yaml")],
-    }
-    config = CACHE / "prometheus.yaml"
-    config.write_text(yaml.safe_dump({**settings, **extra}))
-    address = free_address()
-    command = [
-        shutil.which("prometheus") or ROOT / ".cache/tools/usr/bin/prometheus",  # from install-tools.sh
-        f"--config.file={config}",
-        f"--storage.tsdb.path={DATA}",
-        f"--web.listen-address={address}",
-    ]
-    with started(command, CACHE / "prometheus.log"):
-        url = f"http://{address}"
-        for _ in range(60):
-            try:
-                urllib.request.urlopen(f"{url}/-/ready", timeout=5).close()  # noqa: S310 - our own
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.5)
-        else:
-            sys.exit(f"render: Prometheus did not start; see {CACHE / 'prometheus.log'}")
-        yield url
-
-
-@contextmanager
-def started(command: list[Any], log: Path) -> Iterator[None]:
-    """Run a program meanwhile, and end it afterwards."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - our own
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def ask(url: str, kind: str, **parameters: object) -> list[Any]:
-    """Put a query to Prometheus; leave the program with its error if it has one."""
-    address = f"{url}/api/v1/{kind}?{urllib.parse.urlencode(parameters)}"
-    try:
-        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own
-            result: list[Any] = json.load(answer)["data"]["result"]
-            return result
-    except urllib.error.HTTPError as error:
-        sys.exit(f"render: {parameters['query']}: {error.read().decode()}")
-
-
-def draw(dashboard: dict[str, Any], url: str, start: float, end: float) -> Path:
+def draw(dashboard: dict[str, Any], url: str, days: Days) -> Path:
     """Answer every panel's queries and take the picture."""
-    all_values = {
-        f"${item['name']}": item["allValue"] for item in dashboard["templating"]["list"] if "allValue" in item
-    }
+    end = days.end_timestamp_seconds
+    start = end - SPAN_SECONDS
     answers = {}
-    for panel in dashboard["panels"]:
-        step = step_seconds(panel, end - start)
-        values = {
-            "$__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)}s",
-            "$__range": f"{round(end - start)}s",
-            **all_values,
+    for asked in panels.asked_by(dashboard, SPAN_SECONDS, days.grain.scrape_seconds, CHOSEN):
+        step = asked.step_seconds
+        begin = (end - asked.span_seconds) // step * step
+        when = {"time": end} if asked.instant else {"start": begin, "end": end, "step": step}
+        kind = "query" if asked.instant else "query_range"
+        found = prometheus.asked(url, kind, query=asked.expr, **when)["result"]
+        if not found:
+            say(f"no data: {asked.panel['title']} {asked.target['refId']}: {asked.expr[:200]}")
+        answers[f"{asked.panel['id']}/{asked.target['refId']}"] = {
+            "step": step,
+            "span": asked.span_seconds,
+            "series": found,
         }
-        for target in panel.get("targets", ()):
-            query = target["expr"]
-            for name, value in values.items():
-                query = query.replace(name, value)
-            found = (
-                ask(url, "query", query=query, time=end)
-                if target["instant"]
-                else ask(url, "query_range", query=query, start=start // step * step, end=end, step=step)
-            )
-            if not found:
-                say(f"no data: {panel['title']} {target['refId']}: {query}")
-            answers[f"{panel['id']}/{target['refId']}"] = {"step": step, "series": found}
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
     height = HEADER_HEIGHT + rows * (CELL_HEIGHT + CELL_MARGIN) + CELL_MARGIN
-    data = {"dashboard": dashboard, "answers": answers, "start": start, "end": end}
+    texts = panels.texts(dashboard, CHOSEN)
+    data = {"dashboard": dashboard, "answers": answers, "start": start, "end": end, "texts": texts}
     (CACHE / "data.js").write_text(f"window.recorded = {json.dumps(data)};\n")
-    return screenshot(CACHE / f"{dashboard['uid']}.png", height)
+    picture = screenshot(PICTURES / f"{dashboard['uid']}.png", height)
+    picture.write_bytes(small(Image.open(picture).convert("RGB")))
+    return picture
 
 
-def step_seconds(panel: Mapping[str, Any], span_seconds: float) -> int:
-    """The distance of points as Grafana chooses it: at most one per pixel, no closer than the panel allows."""
-    interval = panel.get("interval", f"{SCRAPE_SECONDS}s")
-    shortest = int(interval[:-1]) * {"s": 1, "m": 60}[interval[-1]]
-    pixels: int = PAGE_WIDTH * panel["gridPos"]["w"] // 24
-    return max(shortest, round(span_seconds / pixels))
+def small(picture: Image.Image) -> bytes:
+    """Return a PNG below the limit: half of its colours are the most common ones, half cover the rest.
+
+    Common ones alone would be greys, and lines would lose their colours.
+    """
+    common = [colour for _, colour in sorted(picture.getcolors(1 << 24), reverse=True)]
+    for half in (128, 96, 64, 48, 32, 24, 16):
+        rare = picture.quantize(half, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(
+            [*(part for colour in common[:half] for part in colour), *rare.getpalette()[: 3 * half]]
+        )
+        out = io.BytesIO()
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        if len(out.getvalue()) < LIMIT_BYTES:
+            break
+    return out.getvalue()
 
 
 def bundle() -> None:
     """Pack `draw.jsx` and the components into one script beside the page."""
     shutil.copy(HERE / "page.html", CACHE)
-    shutil.copy(HERE / "draw.jsx", NODE)
+    for script in HERE.glob("*.jsx"):
+        shutil.copy(script, NODE)
     shutil.copytree(NODE / "node_modules/@grafana/ui/dist/public", CACHE / "public", dirs_exist_ok=True)
     esbuild = NODE / "node_modules/.bin/esbuild"
     options = [
@@ -219,6 +157,7 @@ def bundle() -> None:
         "--log-level=error",
         "--loader:.svg=text",
         "--minify",
+        "--alias:react-custom-scrollbars-2=./scrollbars.jsx",
     ]
     loaders = [f"--loader:.{ending}=dataurl" for ending in ("ttf", "woff", "woff2")]
     run(esbuild, "draw.jsx", *options, *loaders, '--define:process.env.NODE_ENV="production"', cwd=NODE)
@@ -237,7 +176,7 @@ def screenshot(picture: Path, height: int) -> Path:
         "--virtual-time-budget=10000",
         "--enable-logging=stderr",
         f"--user-data-dir={CACHE / 'profile'}",
-        f"--window-size={PAGE_WIDTH},{height}",
+        f"--window-size={panels.PAGE_PIXELS},{height}",
         f"--screenshot={picture}",
         (CACHE / "page.html").as_uri(),
         environment={"LD_LIBRARY_PATH": f"{libraries}:{libraries / 'pulseaudio'}"},
@@ -262,13 +201,6 @@ def run(*command: Any, cwd: Path = ROOT, environment: Mapping[str, str] | None =
     if done.returncode:
         sys.exit(f"render: {command[0]} failed:\n{done.stdout[-4000:]}")
     return done.stdout
-
-
-def free_address() -> str:
-    """A loopback address that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 if __name__ == "__main__":

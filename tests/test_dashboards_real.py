@@ -1,0 +1,317 @@
+"""Every query of every dashboard and every rule, put to a real Prometheus that holds simulated days.
+
+The days are those of two nodes whose energy, tokens, grams and money are known, kept by the real books.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import promql
+import pytest
+import yaml
+
+from benchmarks.history import days as history
+from benchmarks.history import nodes, panels, prometheus
+from dashboards import carbon, exporter, fleet, generate, models, records
+from dashboards import nodes as gpu_board
+
+pytestmark = pytest.mark.timeout(400)
+
+HOURS = 36.0
+SPAN_SECONDS = 12 * nodes.HOUR_SECONDS
+"""Half a day up to the end; the same hours of the day before are there too."""
+WITHIN = 0.01
+SMALL, LARGE = (site.model for site in nodes.sites(HOURS * nodes.HOUR_SECONDS, nodes.COARSE))
+CHOSEN = {"currency": nodes.CURRENCY}
+BOARDS = {
+    path.stem: json.loads(text)
+    for path, text in generate.outputs().items()
+    if path.suffix == ".json" and path.is_relative_to(generate.GENERATED)
+}
+QUERIES = {
+    f"{name}/{asked.panel['title']}/{asked.target['refId']}": asked
+    for name, board in BOARDS.items()
+    for asked in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, CHOSEN)
+}
+CLASSES = "joulemeter-model/J / generated token by throughput/"
+EMPTY = {
+    "joulemeter-fleet/Firing alerts/A": "no alert is evaluated over the past",
+    "joulemeter-model/Median J of a request/A": "these servers do not show lengths of requests",
+    **{f"{CLASSES}{letter}": "no five minutes had such a throughput" for letter in "ABHI"},
+}
+"""Queries that have nothing to answer here, each with the reason."""
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> history.Days:
+    """Where Prometheus is missing: skipped on a laptop, failed in CI."""
+    if not (prometheus.found("prometheus") and prometheus.found("promtool")):
+        reason = "prometheus is neither on the PATH nor in .cache/tools; run: tools/install-tools.sh"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, nodes.COARSE)
+
+
+@pytest.fixture(scope="module")
+def url(days: history.Days) -> Iterator[str]:
+    """Prometheus with the rules, each group evaluated every few seconds."""
+    rules = yaml.safe_load((generate.ROOT / generate.GENERATED / "prometheus/rules.yaml").read_text())
+    often = days.data.with_name("rules.yaml")
+    often.write_text(yaml.safe_dump({"groups": [{**group, "interval": "5s"} for group in rules["groups"]]}))
+    with prometheus.running(days.data, [often]) as address:
+        yield address
+
+
+def answer(url: str, days: history.Days, asked: panels.Asked) -> list[dict[str, Any]]:
+    end = days.end_timestamp_seconds
+    if asked.instant:
+        return list(prometheus.asked(url, "query", query=asked.expr, time=end)["result"])
+    step = asked.step_seconds
+    start = (end - asked.span_seconds) // step * step
+    found = prometheus.asked(url, "query_range", query=asked.expr, start=start, end=end, step=step)
+    return list(found["result"])
+
+
+def numbers(series: dict[str, Any]) -> list[float]:
+    return [float(value) for _, value in series.get("values") or [series["value"]]]
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_of_a_panel_has_an_answer(name: str, url: str, days: history.Days):
+    found = answer(url, days, QUERIES[name])
+    if name in EMPTY:
+        assert found == [], f"no longer empty: {EMPTY[name]}"
+        return
+    assert found
+    for series in found:
+        assert all(math.isfinite(value) for value in numbers(series)), series["metric"]
+
+
+@pytest.mark.parametrize("name", [name for name, asked in QUERIES.items() if asked.panel["type"] == "stat"])
+def test_a_stat_has_one_series(name: str, url: str, days: history.Days):
+    assert len(answer(url, days, QUERIES[name])) == (name not in EMPTY)
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_variables_have_values_and_annotations_have_queries(
+    board: dict[str, Any], url: str, days: history.Days
+):
+    values = panels.texts(board, CHOSEN)
+    end = days.end_timestamp_seconds
+    for item in board["templating"]["list"]:
+        if item["type"] == "query":
+            series, _, label = item["query"].removeprefix("label_values(").removesuffix(")").rpartition(", ")
+            match = {"match[]": promql.filled(series, values), "start": end - SPAN_SECONDS, "end": end}
+            found = prometheus.asked(url, f"label/{label}/values", **match)
+            # what is empty, such as namespaces outside Kubernetes, Prometheus does not keep
+            assert found or label == "namespace", item["name"]
+    for item in board["annotations"]["list"]:
+        expr = promql.filled(item["expr"], values)
+        prometheus.asked(url, "query_range", query=expr, start=end - SPAN_SECONDS, end=end, step=300)
+
+
+# ------------------------------------------------------------------------------------------------------ rules
+
+
+@pytest.mark.parametrize("rule", records.RECORDS, ids=lambda rule: rule.record)
+def test_a_record_says_now_what_it_recorded(rule: records.Record, url: str, days: history.Days):
+    at = days.begin_timestamp_seconds + 28 * nodes.HOUR_SECONDS
+    recorded, computed = (
+        {
+            tuple(sorted((k, v) for k, v in one["metric"].items() if k != "__name__")): float(one["value"][1])
+            for one in prometheus.asked(url, "query", query=expr, time=at)["result"]
+        }
+        for expr in (rule.record, rule.expr)
+    )
+    assert recorded
+    assert computed == pytest.approx(recorded, rel=1e-9)
+
+
+def test_prometheus_evaluates_every_rule_without_an_error(url: str):
+    patience = time.monotonic() + 60
+    while time.monotonic() < patience:
+        groups = prometheus.asked(url, "rules")["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        if all(rule["health"] != "unknown" for rule in rules):
+            break
+        time.sleep(0.5)
+    assert {rule["name"] for rule in rules} >= {rule.record for rule in records.RECORDS}
+    assert [rule for rule in rules if rule["health"] != "ok"] == []
+
+
+# -------------------------------------------------------------------------------- what the simulator knows
+
+
+class Known:
+    """The truth of the range, or of the same range some seconds earlier."""
+
+    def __init__(self, days: history.Days, earlier_seconds: float = 0.0, span: float = SPAN_SECONDS) -> None:
+        self._days = days
+        self._until = days.end_timestamp_seconds - earlier_seconds
+        self._since = self._until - span
+
+    def __call__(self, name: str, model: str | None = None) -> float:
+        return sum(
+            self._days.true(name, self._since, self._until, truth.site.instance)
+            for truth in self._days.truths
+            if model in (None, truth.site.model)
+        )
+
+    def per(self, top: str, bottom: str, model: str | None = None) -> float:
+        return self(top, model) / self(bottom, model)
+
+
+KWH = 3.6e6
+EXPECTED_STATS = {
+    f"{fleet.UID}/GPU energy": lambda k: k("gpu_joules") / KWH,
+    f"{fleet.UID}/Cost ($currency)": lambda k: k("gpu_cost"),
+    f"{fleet.UID}/CO₂e": lambda k: k("gpu_grams"),
+    f"{fleet.UID}/Share attributed": lambda k: k.per("model_joules", "gpu_joules"),
+    f"{fleet.UID}/Readings": lambda k: 1,
+    f"{models.UID}/J / generated token": lambda k: k.per("model_joules", "generated"),
+    f"{models.UID}/J / token": lambda k: k("model_joules") / (k("generated") + k("prompt")),
+    f"{models.UID}/Wh / request": lambda k: k.per("model_joules", "requests") / 3600,
+    f"{models.UID}/Energy": lambda k: k("model_joules") / KWH,
+    f"{models.UID}/Generated tokens / J": lambda k: k.per("generated", "model_joules"),
+    f"{models.UID}/Generated tokens / kWh": lambda k: k.per("generated", "model_joules") * KWH,
+    f"{models.UID}/Requests / kWh": lambda k: k.per("requests", "model_joules") * KWH,
+    f"{models.UID}/Generated tokens / $currency": lambda k: k.per("generated", "model_cost"),
+    f"{models.UID}/$currency / M generated tokens": lambda k: 1e6 * k.per("model_cost", "generated"),
+    f"{models.UID}/$currency / kWh, all in": lambda k: KWH * k.per("model_cost", "model_joules"),
+    f"{models.UID}/CO₂e / M generated tokens": lambda k: 1e6 * k.per("model_grams", "generated"),
+    f"{models.UID}/Wh / meaningful response": lambda k: k.per("model_joules", "requests") / 3600,
+    f"{models.UID}/$currency / 1000 meaningful responses": lambda k: 1000 * k.per("model_cost", "requests"),
+    f"{gpu_board.UID}/GPUs": lambda k: 6,
+    f"{carbon.UID}/CO₂e": lambda k: k("gpu_grams"),
+    f"{carbon.UID}/Effective intensity": lambda k: KWH * k.per("gpu_grams", "gpu_joules"),
+    f"{carbon.UID}/CO₂e / M gen. tokens": lambda k: 1e6 * k.per("model_grams", "generated"),
+    f"{carbon.UID}/Cost of GPUs ($currency)": lambda k: k("gpu_cost"),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED_STATS)
+def test_a_stat_says_what_the_simulator_knows(name: str, url: str, days: history.Days):
+    (found,) = answer(url, days, QUERIES[f"{name}/A"])
+    assert numbers(found) == pytest.approx([EXPECTED_STATS[name](Known(days))], rel=WITHIN)
+
+
+COLUMNS = {
+    "A": lambda k, m: k("model_joules", m) / KWH,
+    "B": lambda k, m: k.per("model_joules", "generated", m),
+    "C": lambda k, m: k.per("model_joules", "requests", m) / 3600,
+    "D": lambda k, m: k("generated", m),
+    "F": lambda k, m: k("model_cost", m),
+    "G": lambda k, m: 1e6 * k.per("model_cost", "generated", m),
+    "H": lambda k, m: k("model_grams", m),
+    "I": lambda k, m: 1e6 * k.per("model_grams", "generated", m),
+}
+"""Of the fleet's table of models; E, the idle share, is of an estimated split."""
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_table_of_models_says_what_the_simulator_knows(column: str, url: str, days: history.Days):
+    known = Known(days)
+    found = answer(url, days, QUERIES[f"{fleet.UID}/Models/{column}"])
+    said = {one["metric"]["model"]: numbers(one)[0] for one in found}
+    assert said == pytest.approx({m: COLUMNS[column](known, m) for m in (SMALL, LARGE)}, rel=WITHIN)
+
+
+def test_against_yesterday(url: str, days: history.Days):
+    today = Known(days).per("model_joules", "generated")
+    yesterday = Known(days, nodes.DAY_SECONDS).per("model_joules", "generated")
+    (found,) = answer(url, days, QUERIES[f"{models.UID}/Against yesterday/A"])
+    assert numbers(found)[0] + 1 == pytest.approx(today / yesterday, rel=2 * WITHIN)
+
+
+def test_recorded_hours_add_up_to_the_days_energy_and_to_the_average_of_all_days(
+    url: str, days: history.Days
+):
+    end = days.end_timestamp_seconds
+    day = prometheus.asked(
+        url,
+        "query",
+        query=promql.filled(
+            records.over_hours(records.ENERGY, 24, by="model"), panels.texts(BOARDS[fleet.UID], {})
+        ),
+        time=end,
+    )["result"]
+    known = Known(days, span=nodes.DAY_SECONDS)
+    said = {one["metric"]["model"]: numbers(one)[0] for one in day}
+    assert said == pytest.approx({m: known("model_joules", m) for m in (SMALL, LARGE)}, rel=WITHIN)
+    found = answer(url, days, QUERIES[f"{models.UID}/J / generated token, average of 7 days/A"])
+    whole = Known(days, span=HOURS * nodes.HOUR_SECONDS)
+    said = {one["metric"]["model"]: numbers(one)[-1] for one in found}
+    wanted = {m: whole.per("model_joules", "generated", m) for m in (SMALL, LARGE)}
+    assert said == pytest.approx(wanted, rel=WITHIN)
+
+
+def test_every_page_adds_up(url: str, days: history.Days):
+    for title in ("Energy adds up", "CO₂e adds up", "Cost adds up ($currency)"):
+        expr = QUERIES[f"{exporter.UID}/{title}/A"].expr
+        begin, end = days.begin_timestamp_seconds, days.end_timestamp_seconds
+        found = prometheus.asked(url, "query_range", query=expr, start=begin + 600, end=end, step=120)
+        (series,) = found["result"]
+        assert len(numbers(series)) > 800
+        assert max(numbers(series)) < 1e-9, title
+
+
+def test_the_regression_shows_in_the_model_that_has_it_and_in_no_other(url: str, days: history.Days):
+    found = answer(url, days, QUERIES[f"{models.UID}/Measured / expected, over an hour/A"])
+    last = {one["metric"]["model"]: numbers(one)[-1] for one in found}
+    first = {one["metric"]["model"]: numbers(one)[0] for one in found}
+    assert last[SMALL] == pytest.approx(1.0, abs=0.02)
+    assert 1.08 < last[LARGE] < 1.16
+    assert first == pytest.approx({SMALL: 1.0, LARGE: 1.0}, abs=0.02)
+
+
+def test_what_is_typed_into_the_variables_counts(url: str, days: history.Days):
+    typed = {**CHOSEN, "attempts": "2", "side_tokens": "1000", "side_price": "0.5", "change": "25"}
+    board = BOARDS[models.UID]
+    asked = {
+        f"{one.panel['title']}/{one.target['refId']}": one
+        for one in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, typed)
+    }
+    known = Known(days)
+    joules = 2 * known.per("model_joules", "requests") + 1000 * known("model_joules") / (
+        known("generated") + known("prompt")
+    )
+    (found,) = answer(url, days, asked["Wh / meaningful response/A"])
+    assert numbers(found) == pytest.approx([joules / 3600], rel=WITHIN)
+    (found,) = answer(url, days, asked["$currency / 1000 meaningful responses/A"])
+    cost = 1000 * (2 * known.per("model_cost", "requests") + 1000 * 0.5e-6)
+    assert numbers(found) == pytest.approx([cost], rel=WITHIN)
+    changes = {
+        column: {
+            one["metric"]["lever"]: numbers(one)[0]
+            for one in answer(url, days, asked[f"If it rose by $change %/{column}"])
+        }
+        for column in "BD"
+    }
+    assert changes["B"]["throughput at the same power"] == pytest.approx(-0.2)
+    assert changes["B"]["PUE"] + changes["B"]["price of GPU time"] == pytest.approx(0.25)
+    assert changes["B"]["PUE"] == changes["B"]["price of electricity"]
+    assert changes["D"] == pytest.approx(
+        {
+            "throughput at the same power": -0.2,
+            "price of electricity": 0,
+            "price of GPU time": 0,
+            "PUE": 0.25,
+            "carbon intensity": 0.25,
+        }
+    )
+
+
+def test_a_chosen_model_is_the_only_one_in_the_answers(url: str, days: history.Days):
+    board = BOARDS[models.UID]
+    chosen = {**CHOSEN, "model": SMALL}
+    asked = {
+        one.panel["title"]: one
+        for one in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, chosen)
+    }
+    (found,) = answer(url, days, asked["Energy"])
+    assert numbers(found) == pytest.approx([Known(days)("model_joules", SMALL) / KWH], rel=WITHIN)
