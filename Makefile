@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PEER := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test generate golden test-real bench bench-truth bench-truth-quick render tools clean
+.PHONY: help demo test generate golden test-real bench bench-truth bench-truth-quick bench-alerts bench-alerts-quick render tools clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,12 @@ bench-truth: $(INSTALLED) ## the split against the simulator's truth, kept in do
 
 bench-truth-quick: $(INSTALLED) ## a small part of it, printed only, in a minute or two
 	PYTHONPATH=. $(BIN)/python -m benchmarks.truth.report --quick
+
+bench-alerts: $(INSTALLED) tools ## four weeks of every traffic under the alerts on a real Prometheus; an hour, one core
+	PYTHONPATH=. $(BIN)/python -m benchmarks.alerts --write
+
+bench-alerts-quick: $(INSTALLED) tools ## a week with one regression, printed only, in a minute
+	PYTHONPATH=. $(BIN)/python -m benchmarks.alerts --quick
 
 render: $(INSTALLED) ## pictures of the dashboards with simulated days, in docs/images; 1 GB of npm packages
 	PYTHONPATH=. $(BIN)/python tools/render/render.py

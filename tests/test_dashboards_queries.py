@@ -9,7 +9,7 @@ import promql
 import pytest
 import yaml
 
-from dashboards import generate, records, rules
+from dashboards import alert_records, generate, records, rules
 from joulemeter import catalog
 
 OUTPUTS = generate.outputs()
@@ -27,7 +27,8 @@ FROM_PROMETHEUS = {
     "ALERTS": {"alertname", "alertstate", "severity"},
 }
 """What is not on a page: Prometheus writes it itself."""
-RECORDED = {rule.record for rule in records.RECORDS}
+ALL_RECORDS = (*records.RECORDS, *alert_records.RECORDS)
+RECORDED = {rule.record for rule in ALL_RECORDS}
 COUNTERS = {metric.name for metric in catalog.ALL if metric.kind == "counter"} | {
     f"{metric.name}_{part}"
     for metric in catalog.ALL
@@ -38,7 +39,8 @@ COUNTERS = {metric.name for metric in catalog.ALL if metric.kind == "counter"} |
 
 def known() -> dict[str, set[str]]:
     """Every name that a query may use, with its labels."""
-    names = {rule.record: promql.groupings(rule.expr) for rule in records.RECORDS}
+    names = {rule.record: promql.groupings(rule.expr) for rule in ALL_RECORDS}
+    names[alert_records.TARGET] = {"model", *TARGETS}
     names |= FROM_PROMETHEUS
     for metric in catalog.ALL:
         for suffix in ("_bucket", "_sum", "_count") if metric.kind == "histogram" else ("",):
@@ -90,7 +92,7 @@ def test_a_query_only_names_series_and_labels_that_exist(expr: str):
     labels: set[str] = set()
     for selector in found:
         assert selector.name in KNOWN, f"no such series: {selector.name}"
-        assert selector.labels <= KNOWN[selector.name], f"{selector.name} has no such label"
+        assert selector.labels <= KNOWN[selector.name] | OVERWRITTEN, f"{selector.name} has no such label"
         labels |= KNOWN[selector.name]
     assert promql.groupings(expr) <= labels | MADE
 
@@ -111,8 +113,11 @@ def test_values_of_labels_exist(expr: str):
             assert set(value.split("|")) <= set(values.get(label, value.split("|")))
 
 
-TOTALS = ("adds up",)
-"""They compare the raw totals of one page, which have to agree at every instant."""
+TOTALS = ("adds up", "NotConserved", "GridDataStale")
+"""The first two compare the raw totals of one page, which have to agree at every instant; the last asks whether there is a
+live source at all."""
+OVERWRITTEN = {"exported_pod", "exported_namespace"}
+"""What a scrape without honor_labels makes of our labels, and an alert looks for."""
 
 
 @pytest.mark.parametrize("name", EVERY)

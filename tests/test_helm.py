@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from dashboards import rules
 from dashboards.generate import CHART, GENERATED, ROOT
 
 FOLDER = ROOT / CHART.parent
@@ -183,8 +184,8 @@ def test_labels_that_a_prometheus_selects_by_can_be_added(chart: helm_python.Cha
 
 
 def test_rules_and_dashboards_are_the_generated_ones_unrendered(chart: helm_python.Chart):
-    rules = yaml.safe_load((ROOT / GENERATED / "prometheus/rules.yaml").read_text())
-    assert one(chart, "PrometheusRule", EVERYTHING)["spec"] == rules
+    expected = yaml.safe_load((ROOT / GENERATED / "prometheus/rules.yaml").read_text())
+    assert one(chart, "PrometheusRule", EVERYTHING)["spec"] == expected
     shown = {
         name: json.loads(text)
         for item in objects(chart)
@@ -199,9 +200,19 @@ def test_rules_and_dashboards_are_the_generated_ones_unrendered(chart: helm_pyth
     )
 
 
+def test_targets_become_the_series_that_the_alert_asks_for(chart: helm_python.Chart):
+    targets = {"meta-llama/Llama-3.1-8B-Instruct": 2.5, "tiny": 10}
+    values = {"prometheusRule": {"enabled": True, "targets": targets}}
+    groups = {group["name"]: group for group in yaml.safe_load(rules.build(targets))["groups"]}
+    rendered = {group["name"]: group for group in one(chart, "PrometheusRule", values)["spec"]["groups"]}
+    assert rendered == groups
+    assert len(rendered["joulemeter.targets"]["rules"]) == 2
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
+        ({"prometheusRule": {"targets": {"tiny": "10"}}}, "tiny"),
         ({"serviceMoniter": {"enabled": True}}, "serviceMoniter"),
         ({"service": {"port": "http"}}, "service"),
         ({"serviceMonitor": {"interval": "15"}}, "interval"),

@@ -88,7 +88,7 @@ def ratios(
 
     def noted() -> Iterator[Chunk]:
         for chunk in simulate(scenario):
-            truth.append(_true(scenario, chunk))
+            truth.append(true_joules(scenario, chunk))
             yield chunk
 
     logs: list[list[tuple[float, ...]]] = [[] for _ in users]
@@ -128,7 +128,7 @@ def _rows(baselines: Baselines, users: Sequence[User], settled: float) -> Iterat
         )
 
 
-def _true(scenario: Scenario, chunk: Chunk) -> Floats:
+def true_joules(scenario: Scenario, chunk: Chunk) -> Floats:
     """Return (windows, servers, 3): joules, what they would have been, and requests that began."""
     servers = len(scenario.servers)
     busy = chunk.true("busy_seconds")

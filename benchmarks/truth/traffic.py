@@ -34,6 +34,9 @@ class Kind:
     max_tokens: int = 131_072
     prefixes: int = 0
     prefix_tokens: int = 0
+    from_seconds: float = 0.0
+    until_seconds: float = math.inf
+    """There is one of this kind only in hours that begin in between; another kind must be there instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,9 @@ class Source:
         counts = random.poisson(traffic.load.rates(hour, self.seed) * 60.0)
         minutes = np.repeat(np.arange(_MINUTES), counts)
         at = begins + 60.0 * (minutes + random.random(len(minutes)))
-        weights = np.array([kind.weight for kind in traffic.kinds])
+        weights = np.array(
+            [kind.weight * (kind.from_seconds <= begins < kind.until_seconds) for kind in traffic.kinds]
+        )
         which = random.choice(len(weights), size=len(at), p=weights / weights.sum())
         drawn = [
             self._requests(number, kind, np.sort(at[which == number]), random)
