@@ -27,8 +27,8 @@ test: $(INSTALLED) tools ## everything that CI runs
 generate: $(INSTALLED) ## write every generated file: dashboards, rules, docs/reference.md
 	$(BIN)/python -m dashboards.generate
 
-golden: $(INSTALLED) ## write the golden pages anew after a change of /metrics; the diff is the review
-	$(BIN)/pytest --quiet --update-golden tests/test_collector.py
+golden: $(INSTALLED) ## write the golden pages and renders anew after a change of /metrics or the chart; the diff is the review
+	$(BIN)/pytest --quiet --update-golden tests/test_collector.py tests/test_helm_renders.py
 	git --no-pager diff --stat tests/golden
 
 test-real: $(INSTALLED) ## a real vLLM for CPU under joulemeter: installs 2.5 GB (5.5 where pip finds no CPU build of torch)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from dashboards import carbon, exporter, fleet, models, nodes, reference, rules
+from dashboards import carbon, chart, exporter, fleet, models, nodes, reference, rules
 
 ROOT: Final = Path(__file__).parent.parent
 GENERATED: Final = Path("dashboards/generated")
@@ -23,7 +23,7 @@ def outputs() -> dict[Path, str]:
     }
     texts = {**boards, Path("prometheus/rules.yaml"): rules.build()}
     copies = {folder / path: text for folder in (GENERATED, CHART) for path, text in texts.items()}
-    return {**copies, REFERENCE: reference.build()}
+    return {**copies, REFERENCE: reference.build(), chart.README: chart.readme(ROOT)}
 
 
 def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:

@@ -1,11 +1,10 @@
-"""The Compose stack and the image: what can be checked without a Docker daemon."""
+"""The Compose stack: what can be checked without a Docker daemon."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ FILE = ROOT / "docker-compose.yml"
 STACK = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*$")
-DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 
 
 def mounts(service: str) -> list[tuple[Path, str, str]]:
@@ -92,42 +90,3 @@ def test_grafana_has_its_datasource_and_finds_the_dashboards():
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == providers[0]["options"]["path"]
     assert json.loads((folder / home.name).read_text())["title"] == "Joulemeter / Fleet"
-
-
-# ------------------------------------------------------------------------------------------------- the image
-
-
-def instructions(name: str, text: str = DOCKERFILE) -> list[str]:
-    """The arguments of every instruction of a kind, continued lines joined."""
-    joined = text.replace("\\\n", " ")
-    return re.findall(rf"^{name}\s+(.*)$", joined, flags=re.MULTILINE)
-
-
-FINAL = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
-
-
-def test_both_stages_start_from_the_same_pinned_image():
-    images = {line.split()[0] for line in instructions("FROM")}
-    assert len(instructions("FROM")) == 2
-    assert len(images) == 1, "the library and the environment are copied between them"
-    assert PINNED.match(images.pop())
-
-
-def test_the_final_stage_runs_joulemeter_unprivileged_and_builds_nothing():
-    assert instructions("USER", FINAL) == ["65532:65532"]
-    assert json.loads(instructions("ENTRYPOINT", FINAL)[0]) == ["joulemeter"]
-    assert instructions("RUN", FINAL) == []
-
-
-def test_the_virtual_library_is_where_the_demo_looks_and_nowhere_loaded_by_default():
-    built = next(line for line in instructions("RUN") if "joulemeter.simulation.library" in line).split()[-1]
-    assert SERVICES["joulemeter"]["environment"]["JOULEMETER_NVML_LIBRARY"] == built
-    assert any(built.startswith(line.split()[-1]) for line in instructions("COPY", FINAL))
-    assert "JOULEMETER_NVML_LIBRARY" not in "".join(instructions("ENV"))
-
-
-def test_the_build_context_lets_in_all_that_is_copied():
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")]
-    copied = [source for line in instructions("COPY") if "--from" not in line for source in line.split()[:-1]]
-    assert "exporter" in copied
-    assert [source for source in copied if not any(fnmatch(source, pattern) for pattern in allowed)] == []

@@ -114,8 +114,8 @@ def test_values_of_labels_exist(expr: str):
 
 
 TOTALS = ("adds up", "NotConserved", "GridDataStale")
-"""The first two compare the raw totals of one page, which have to agree at every instant; the last asks whether there is a
-live source at all."""
+"""The first two compare the raw totals of one page, which have to agree at every instant; the last asks whether
+there is a live source at all."""
 OVERWRITTEN = {"exported_pod", "exported_namespace"}
 """What a scrape without honor_labels makes of our labels, and an alert looks for."""
 
