@@ -260,7 +260,7 @@ STUCK: Final = Alert(
 )
 SOURCE_DOWN: Final = Alert(
     name="JoulemeterSourceDown",
-    expr=f'{catalog.SOURCE_UP.name}{{kind=~"meter|gpu|server"}} == 0',
+    expr=f'{catalog.SOURCE_UP.name}{{kind=~"meter|gpu|server|kubernetes"}} == 0',
     hold="15m",
     severity="warning",
     summary="A joulemeter cannot read what it measures or observes.",

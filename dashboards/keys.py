@@ -22,6 +22,7 @@ SECTIONS: Final[dict[str, type]] = {
     "grid.": config.GridSettings,
     "price.": config.PriceSettings,
     "baseline.": config.BaselineSettings,
+    "discovery.": config.DiscoverySettings,
     "observation.": config.ObservationSettings,
     "sampling.": config.Sampling,
     "": config.Config,
@@ -45,6 +46,9 @@ SPOKEN: Final = {
     "state_dir": ("path", None),
     "web_config_file": ("path", None),
     "baseline.file": ("path", None),
+    "discovery.api_server": ("http(s) URL", None),
+    "discovery.service_account_dir": ("path", f"`{config.DiscoverySettings().service_account_dir}`"),
+    "discovery.pod_resources_socket": ("path", f"`{config.DiscoverySettings().pod_resources_socket}`"),
 }
 """What keys take, and their defaults, where the call that reads them does not say it well."""
 GENERIC_SERVER: Final = {

@@ -13,7 +13,7 @@ from joulemeter import catalog, cli, grids
 from joulemeter.dialects import NAMES, by_name, generic
 from joulemeter.dialects.rules import CounterDialect, InLabels, Rule
 from joulemeter.model import EnergySource, Moves, Role
-from joulemeter.runtime import daemon, exposition
+from joulemeter.runtime import daemon, exposition, kubernetes
 
 HEAD: Final = """\
 # Reference
@@ -136,10 +136,11 @@ def _exits() -> str:
 
 
 def _environment() -> str:
-    docs = attribute_docs(daemon)
-    return _table(
-        ["variable", "means"], [[_code(daemon.NVML_LIBRARY_VARIABLE), docs["NVML_LIBRARY_VARIABLE"]]]
-    )
+    rows = [
+        [_code(getattr(module, name)), attribute_docs(module)[name]]
+        for module, name in ((daemon, "NVML_LIBRARY_VARIABLE"), (kubernetes, "NODE_VARIABLE"))
+    ]
+    return _table(["variable", "means"], rows)
 
 
 def _paths() -> str:

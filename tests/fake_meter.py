@@ -23,6 +23,7 @@ class FakeMeter:
     on_status: Callable[[str], GpuStatus] = lambda _: GpuStatus()
     processes: dict[str, frozenset[int]] = field(default_factory=dict)
     use: dict[str, dict[int, float]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def gpus(self) -> Mapping[str, Gpu]:
@@ -48,6 +49,9 @@ class FakeMeter:
 
     def process_use(self, uuid: str) -> Mapping[int, float] | None:
         return self.use.get(uuid)
+
+    def other_names(self) -> Mapping[str, str]:
+        return dict(self.names)
 
     def close(self) -> None:
         self.closed += 1

@@ -90,6 +90,11 @@ class Node:
             self.books.own(name, frozenset(f"GPU-{index}" for index in indexes), self.now_seconds)
         return server
 
+    def gone(self, name: str) -> Server:
+        """The server's pod is deleted."""
+        self.books.release(name)
+        return self.servers.pop(name)
+
     def run(self, seconds: float, *, prompt: float = 0.0, generation: float = 0.0) -> None:
         """Let time pass; every server does so many tokens a second."""
         for tick in range(round(seconds * 10)):

@@ -4,7 +4,7 @@ Their books are kept by hand, through the bookkeeper's doors but without its spl
 pages change with the page alone and not with the physics.
 """
 
-from joulemeter.accounts import Terms
+from joulemeter.accounts import NO_POD, Terms
 from joulemeter.attributor import Attributor, Insight
 from joulemeter.baseline import (
     BATCHES,
@@ -40,6 +40,7 @@ from joulemeter.model import (
     Observation,
     PageReading,
     Phase,
+    Pod,
     Role,
     RoleReading,
     User,
@@ -157,6 +158,7 @@ def full() -> Snapshot:
             priced=Priced("EUR", COST_COMPONENTS, 0.1875),
             grid=_live_grid(),
             sample_intervals=observed(SAMPLE_INTERVAL.buckets, 0.05, 0.05, 0.0501, 0.3),
+            kubernetes={"api_server": True, "kubelet": False},
         ),
     )
 
@@ -190,7 +192,8 @@ def _full_books() -> Bookkeeper:
     books = no_books(Terms(idle="unattributed"))
     owned = {"chat": BIG, "twins-a": SHARED, "twins-b": SHARED, "early": LOST}
     for name, gpu in owned.items():
-        books.expect_server(name, name, 1000.0, counts_tokens=True)
+        pod = Pod("team-b", "twins-a-0", "uid") if name == "twins-a" else NO_POD
+        books.expect_server(name, name, 1000.0, counts_tokens=True, pod=pod)
         books.own(name, frozenset({gpu.uuid}), 1000.0)
     for user, has_phases in ((EXACT, True), (STRANGER, True), (UNSPLIT, False), (EARLY, True)):
         running = RoleReading(Role.RUNNING, user.model, "running", 3.0, None)

@@ -76,7 +76,7 @@ MAY_TOUCH = {  # tables that are part of a package
 LAYERS = (
     {"model", "errors", "catalog", "histogram", "least_squares", "settings", "schedule"},  # shared
     {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
-    {"dialects", "lengths", "history", "discovery"},  # observe
+    {"dialects", "lengths", "history"},  # observe
     {
         "ownership",
         "priors",
@@ -111,6 +111,7 @@ LAYERS = (
     },  # account
     {"snapshot", "collector"},  # expose
     {"zones", "server_config", "config", "http_config", "tls_config", "web_config"},  # what the shell is told
+    {"discovery"},
     {"formulas", "report"},  # report
     {"runtime"},
     {"simulation"},

@@ -253,3 +253,120 @@ def test_an_impossible_jump_is_not_energy():
     node.books.meter(gpu(0), [EnergyReading("GPU-0", 1e15, node.now_seconds + 0.01)])
     assert measured(node) < 200 * 11
     assert node.books.gpus["GPU-0"].resets == 1
+
+
+# ---------------------------------------------------------------------------------------------- servers that go
+
+
+def test_last_window_of_a_server_that_goes_is_its_own():
+    node = Node(gpus=2)
+    node.serve("a", 0)
+    node.serve("b", 1)
+    node.run(34, generation=50)  # a window ended at 30
+    node.gone("a")
+    node.run(1)
+    assert node.attributed_joules("a") == pytest.approx(200 * 34, rel=0.01)
+    assert node.tokens("a", "generation") == 33 * 50  # the first page is where counting begins
+    assert node.books.is_free("a")
+    node.run(20, generation=50)
+    assert node.attributed_joules("a") == pytest.approx(200 * 34, rel=0.01)
+    assert node.books.ledger.unattributed["GPU-0", "no_server"].energy_joules == pytest.approx(
+        200 * 21, rel=0.02
+    )
+    assert node.attributed_joules("b") == pytest.approx(200 * 50, rel=0.01)
+    assert imbalance(node.books) < 1e-9
+
+
+def test_gpu_of_a_server_that_went_is_the_next_ones():
+    node = Node()
+    node.serve("old", 0)
+    node.run(33, generation=50)
+    node.gone("old")
+    node.run(2)
+    node.serve("new", 0)
+    node.run(30, generation=50)
+    assert node.attributed_joules("old") == pytest.approx(200 * 33, rel=0.01)
+    assert node.attributed_joules("new") == pytest.approx(200 * 20, rel=0.01)  # the rest is pending
+    assert imbalance(node.books) < 1e-9
+
+
+def test_who_shares_with_a_server_that_goes_keeps_its_own_share():
+    node = Node()
+    node.serve("a", 0)
+    node.serve("b", 0)
+    node.run(34, generation=50)
+    node.gone("a")
+    node.run(30, generation=50)
+    assert node.attributed_joules("a") == pytest.approx(200 * 34 / 2, rel=0.02)
+    assert node.attributed_joules("b") == pytest.approx(200 * 34 / 2 + 200 * 20, rel=0.01)
+    assert node.unattributed_joules("no_server") == node.unattributed_joules("server_unreachable") == 0
+
+
+def test_server_that_goes_while_its_series_are_held_at_zero_is_settled_after():
+    node = Node(terms=Terms(zero_hold_seconds=20))
+    node.serve("a", 0)
+    node.run(5, generation=50)
+    node.gone("a")
+    node.run(10)
+    assert (node.attributed_joules("a"), node.books.is_free("a")) == (0, False)
+    node.run(12)
+    assert node.attributed_joules("a") == pytest.approx(200 * 5, rel=0.05)
+    assert node.books.is_free("a")
+
+
+def test_server_that_goes_without_an_answer_or_a_gpu_holds_nothing_back():
+    node = Node()
+    node.serve("silent", 0).up = False
+    node.serve("homeless")
+    node.run(5, generation=50)
+    for name in ("silent", "homeless"):
+        node.gone(name)
+    node.run(1)
+    assert node.books.is_free("silent")
+    assert node.books.is_free("homeless")
+    assert node.lost_tokens("homeless", "generation") == 4 * 50
+    node.run(5)
+    assert node.unattributed_joules("no_server") == pytest.approx(200 * 11, rel=0.05)
+
+
+def test_server_that_goes_with_a_gpu_that_is_lost_is_given_up_in_time():
+    node = Node(gpus=2, terms=Terms(zero_hold_seconds=0, give_up_seconds=20))
+    node.serve("a", 0, 1)
+    node.run(15, generation=50)
+    node.lost.add(1)
+    node.run(2, generation=50)
+    node.gone("a")
+    node.run(30)
+    assert node.books.is_free("a")
+    assert imbalance(node.books) < 1e-9
+    node.lost.clear()
+    node.run(5)
+    assert imbalance(node.books) < 1e-9
+
+
+def test_name_that_is_taken_over_goes_on_with_its_totals():
+    node = Node()
+    node.serve("pod-0", 0)
+    node.run(33, generation=50)
+    before = node.gone("pod-0")
+    node.run(2)
+    again = node.serve("pod-0", 0)
+    again.model = before.model
+    node.run(31, generation=50)
+    assert node.attributed_joules("pod-0") == pytest.approx(200 * 63, rel=0.05)
+    assert node.tokens("pod-0", "generation") > 33 * 50 + 20 * 50
+
+
+def test_server_that_went_is_forgotten_when_its_series_are():
+    node = Node(terms=Terms(zero_hold_seconds=0, series_ttl_seconds=60))
+    node.serve("a", 0)
+    node.run(25, generation=50)
+    node.gone("a")
+    node.run(40)
+    assert User("a", "model-a") in node.books.ledger.users()
+    total = node.attributed_joules("a")
+    node.run(30)
+    assert node.books.servers == {}
+    assert node.books.ledger.users() == frozenset()
+    assert node.books.ledger.retired.energy_joules == pytest.approx(total)
+    assert imbalance(node.books) < 1e-9

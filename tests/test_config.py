@@ -9,6 +9,7 @@ import pytest
 from joulemeter.accounting import Tariff
 from joulemeter.config import (
     Config,
+    DiscoverySettings,
     GridSettings,
     ObservationSettings,
     PriceSettings,
@@ -80,9 +81,17 @@ BAD = {
     # unknown keys
     "serverz: unknown key; did you mean 'servers'?": {"serverz": []},
     "sampling.interval: unknown key; did you mean 'interval_seconds'?": {"sampling": {"interval": 1}},
+    "discovery.kubernetes: expected true or false, got 'yes'": {"discovery": {"kubernetes": "yes"}},
+    "discovery.kubernets: unknown key; did you mean 'kubernetes'?": {"discovery": {"kubernets": True}},
+    "discovery.api_server: expected an http(s) URL without a path such as https://10.0.0.1:6443, got '10.0.0.1'": {
+        "discovery": {"api_server": "10.0.0.1"}
+    },
+    "discovery.api_server: expected an http(s) URL without a path such as https://10.0.0.1:6443, got 'https://a/api'": {
+        "discovery": {"api_server": "https://a/api"}
+    },
     "sampling.hertz: unknown key; known: interval_seconds": {"sampling": {"hertz": 20}},
-    "True: unknown key; known: baseline, grid, idle, listen, observation, price, pue, sampling, series_ttl_seconds,"
-    " servers, state_dir, time_zone, web_config_file, zero_hold_seconds": {True: 1},
+    "True: unknown key; known: baseline, discovery, grid, idle, listen, observation, price, pue, sampling,"
+    " series_ttl_seconds, servers, state_dir, time_zone, web_config_file, zero_hold_seconds": {True: 1},
     "servers[0].tls_config.ca_files: unknown key; did you mean 'ca_file'?": server(
         tls_config={"ca_files": "x"}
     ),
@@ -451,3 +460,21 @@ def test_without_a_price_there_is_no_tariff():
     assert parse({}).price.tariff(None) is None
     tariff = parse({"price": {"currency": "EUR", "gpu_hour": 2.5}}).price.tariff(None)
     assert tariff == Tariff("EUR", None, 2.5)
+
+
+def test_discovery_is_off_and_knows_the_usual_places():
+    assert parse({}).discovery == DiscoverySettings()
+    keys = {
+        "kubernetes": True,
+        "node_name": "node-a",
+        "api_server": "https://10.0.0.1:6443/",
+        "service_account_dir": "/run/account",
+        "pod_resources_socket": "/var/lib/k0s/kubelet/pod-resources/kubelet.sock",
+    }
+    assert parse({"discovery": keys}).discovery == DiscoverySettings(
+        True,
+        "node-a",
+        "https://10.0.0.1:6443",
+        Path("/run/account"),
+        Path("/var/lib/k0s/kubelet/pod-resources/kubelet.sock"),
+    )

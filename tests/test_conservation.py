@@ -37,21 +37,32 @@ class Faults(RuleBasedStateMachine):
     def counter_is_reset_or_jumps(self, gpu: int, to: float) -> None:
         self.node.counted[gpu] = to
 
+    @rule(server=SERVERS)
+    def server_goes_or_its_name_is_taken(self, server: str) -> None:
+        if server in self.node.servers:
+            self.node.gone(server)
+        elif self.node.books.is_free(server):
+            self.node.serve(server)
+
     @rule(server=SERVERS, up=st.booleans())
     def server_is_silent_or_answers(self, server: str, up: bool) -> None:
-        self.node.servers[server].up = up
+        if server in self.node.servers:
+            self.node.servers[server].up = up
 
     @rule(server=SERVERS)
     def server_restarts(self, server: str) -> None:
-        self.node.servers[server].restart()
+        if server in self.node.servers:
+            self.node.servers[server].restart()
 
     @rule(server=SERVERS, model=st.sampled_from(["x", "y"]))
     def model_is_swapped(self, server: str, model: str) -> None:
-        self.node.servers[server].model = model
+        if server in self.node.servers:
+            self.node.servers[server].model = model
 
     @rule(server=SERVERS, gpus=st.frozensets(GPUS))
     def ownership_changes(self, server: str, gpus: frozenset[int]) -> None:
-        self.node.books.own(server, frozenset(f"GPU-{gpu}" for gpu in gpus), self.node.now_seconds)
+        if server in self.node.servers:
+            self.node.books.own(server, frozenset(f"GPU-{gpu}" for gpu in gpus), self.node.now_seconds)
 
     @rule(seconds=st.floats(1, 200))
     def the_daemon_is_stopped_for_a_while(self, seconds: float) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import helm_python
@@ -31,10 +30,6 @@ from joulemeter import config as configuration
 from joulemeter.simulation.library import LIBRARY_VARIABLE
 
 EVERYTHING: Values = {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}
-needs_discovery = pytest.mark.skipif(
-    not {"discovery", "web_config_file"} <= {field.name for field in fields(configuration.Config)},
-    reason="this joulemeter has no discovery of pods, or no web configuration",
-)
 
 
 def kinds(values: Values | None = None) -> list[str]:
@@ -145,7 +140,6 @@ def test_null_takes_a_default_away():
     assert arrived({"state_dir": None, "discovery": None}) == {}
 
 
-@needs_discovery
 @pytest.mark.parametrize("name", sorted(SETS.keys() - {"simulated"}))
 def test_the_daemon_takes_the_configuration(name: str):
     text = one("ConfigMap", {**SETS[name], "dashboards": {"enabled": False}})["data"]["config.yaml"]

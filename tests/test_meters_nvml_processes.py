@@ -166,6 +166,20 @@ def test_virtual_instances_list_their_own_processes(meter, virtual_nvml):
         virtual_nvml.set_mig_instances(0, 8)
 
 
+def test_gpus_are_known_by_device_file_and_by_instance(meter, virtual_nvml):
+    first, second = virtual_nvml.uuid(0), virtual_nvml.uuid(1)
+    assert meter.other_names() == {"nvidia0": first, "nvidia1": second}
+    divide(virtual_nvml)
+    names = meter.other_names()
+    whole = pynvml.nvmlDeviceGetHandleByIndex(0)
+    instances = [pynvml.nvmlDeviceGetMigDeviceHandleByIndex(whole, index) for index in range(3)]
+    uuids = [pynvml.nvmlDeviceGetUUID(instance) for instance in instances]
+    assert names == {"nvidia0": first, "nvidia1": second} | dict.fromkeys(uuids, first)
+    assert all(uuid.startswith("MIG-") and len(uuid) == len(first) for uuid in uuids)
+    virtual_nvml.set_error(0, "DeviceGetMinorNumber", pynvml.NVML_ERROR_NOT_SUPPORTED)
+    assert meter.other_names().keys() == names.keys() - {"nvidia0"}
+
+
 @pytest.mark.parametrize("code", [pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NO_PERMISSION])
 def test_processes_on_instances_are_their_gpus(meter, virtual_nvml, code):
     divide(virtual_nvml)

@@ -21,7 +21,7 @@ from joulemeter.attributor import Attributor
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.dialects import by_name
 from joulemeter.errors import MeterError, ServerUnreachableError
-from joulemeter.model import EnergyReading, GpuStatus, Observation
+from joulemeter.model import EnergyReading, GpuStatus, Observation, Pod
 from joulemeter.runtime.observer import Observer, Periods
 from joulemeter.runtime.sampler import Sampler
 from joulemeter.server_config import ServerConfig
@@ -77,6 +77,7 @@ class Bench:
         self.watches: dict[str, FakeWatch] = {}
         self.owners: Callable[[], Mapping[str, frozenset[str] | None]] = dict
         self.at_snapshot: Callable[[], object] = lambda: None
+        self.discovered: dict[str, ServerConfig] = {}
         self.meter = FakeMeter(time.monotonic, known={"GPU-0": gpu(0)})
         self.books = Bookkeeper(Terms(), price=unpriced, attributor=Attributor())
         self.sampler = sampler(self.meter)
@@ -86,6 +87,7 @@ class Bench:
             self.meter,
             watch=self._watch,
             look=look,
+            discovered=lambda: self.discovered,
             owners=self._find_owners,
             snapshot=self._snapshot,
             interval_seconds=INTERVAL_SECONDS,
@@ -444,3 +446,70 @@ async def test_owners_that_are_not_found_are_looked_for_ever_more_rarely():
     gaps = [later - earlier for earlier, later in itertools.pairwise(looked_in)]
     assert 3 <= len(looked_in) <= 9  # at 1, 2, 4, 8, 16, 32 intervals, and again when it first answered
     assert gaps[-1] > 4 * min(gaps)
+
+
+# ---------------------------------------------------------------------------------------------- coming and going
+
+
+def pod(name: str, uid: str = "u") -> ServerConfig:
+    return ServerConfig(f"http://127.0.0.1:1/{name}/metrics", name, pod=Pod("ns", name, uid))
+
+
+async def test_discovered_servers_come_and_go():
+    bench = Bench("configured")
+    async with bench.running():
+        bench.discovered = {"a": pod("a"), "b": pod("b")}
+        await bench.until(lambda: bench.observer.watches.keys() == {"configured", "a", "b"})
+        assert bench.books.servers["a"].pod == Pod("ns", "a", "u")
+        await bench.until(lambda: len(bench.watches["a"].asked_in) > 1)
+        bench.discovered = {"b": pod("b")}
+        await bench.until(lambda: bench.observer.watches.keys() == {"configured", "b"})
+        asked = len(bench.watches["a"].asked_in)
+        await bench.more_ticks(3)
+        assert len(bench.watches["a"].asked_in) == asked
+        assert bench.observer.health.keys() == {"configured", "b"}
+
+
+async def test_server_that_goes_while_it_is_asked_is_waited_for_no_longer():
+    bench = Bench()
+    hung = asyncio.Event()
+    async with bench.running():
+        bench.discovered = {"a": pod("a")}
+        await bench.until(lambda: "a" in bench.watches)
+        bench.watches["a"].answering = hung.wait
+        await bench.more_ticks(3)
+        bench.discovered = {}
+        await bench.until(lambda: not bench.observer.watches)
+        bench.owners = lambda: {"a": frozenset({"GPU-0"})}  # an answer that comes too late
+        await bench.more_ticks(3)
+        assert bench.books.is_free("a")
+
+
+async def test_pod_that_takes_a_name_over_waits_until_the_books_of_the_last_are_closed():
+    bench = Bench()
+    bench.owners = lambda: {"a": frozenset({"GPU-0"})}
+    async with bench.running():
+        bench.discovered = {"a": pod("a", "one")}
+        await bench.until(lambda: "a" in bench.watches and bool(bench.books.servers["a"].uses))
+        await bench.until(lambda: len(bench.watches["a"].asked_in) > 1)
+        first = bench.watches["a"]
+        is_free = bench.books.is_free
+        bench.books.is_free = lambda name: False  # type: ignore[method-assign]
+        bench.discovered = {"a": pod("a", "two")}
+        await bench.until(lambda: not bench.observer.watches)
+        await bench.more_ticks(3)
+        assert bench.watches["a"] is first
+        bench.books.is_free = lambda name: True  # type: ignore[method-assign]
+        await bench.until(lambda: bench.watches["a"] is not first)
+        assert bench.books.servers["a"].pod == Pod("ns", "a", "two")
+        assert not is_free("a")
+
+
+async def test_discovered_server_never_takes_the_name_of_a_configured_one():
+    bench = Bench("a")
+    async with bench.running():
+        bench.discovered = {"a": pod("a")}
+        await bench.more_ticks(3)
+        bench.discovered = {}
+        await bench.more_ticks(3)
+        assert bench.observer.watches["a"].server.pod is None

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from joulemeter.counters import EnergyCounter
 from joulemeter.crosscheck import CrossCheck
 from joulemeter.history import ServerHistory, Work
-from joulemeter.model import Amount, Gpu
+from joulemeter.model import Amount, Gpu, Pod
 from joulemeter.timeline import Timeline
 
 WINDOW_SECONDS: Final = 9.5
@@ -15,6 +15,10 @@ WINDOW_SECONDS: Final = 9.5
 counted when its prefill is done, so shorter windows would separate them from their energy."""
 OPENING_SECONDS: Final = 1.0
 """The beginning of a window: of the prompts counted then, some were computed in part before it."""
+
+
+NO_POD: Final = Pod("", "")
+"""That of a server outside Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,11 @@ class ServerAccount:
     counts_tokens: bool
     wanted_since_seconds: float
     history: ServerHistory
+    pod: Pod = NO_POD
+    leaving: bool = False
+    """It is gone; its last window is still to be settled."""
+    gone: bool = False
+    """That is done; only its totals are left."""
     has_phases: bool = True
     uses: frozenset[str] = frozenset()
     hold_until_seconds: float = 0.0

@@ -9,13 +9,13 @@ falls between two windows and nothing is in two (laws 1 and 2).
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from joulemeter.accounts import WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
+from joulemeter.accounts import NO_POD, WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
 from joulemeter.attributor import Attributed, Attributor
 from joulemeter.baselines import Baselines, SettledGpu
 from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
-from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, User
+from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, Pod, User
 from joulemeter.ownership import OwnerGroup, owner_groups
 from joulemeter.request_books import RequestBooks
 from joulemeter.request_energy import Weights
@@ -53,12 +53,29 @@ class Bookkeeper:
     # ------------------------------------------------------------------------------------------ taking in
 
     def expect_server(
-        self, name: str, default_model: str, now_seconds: float, *, counts_tokens: bool
+        self,
+        name: str,
+        default_model: str,
+        now_seconds: float,
+        *,
+        counts_tokens: bool,
+        pod: Pod = NO_POD,
     ) -> None:
-        """A server that is to be watched; GPUs without an owner are held pending until its GPUs are known."""
-        self.servers[name] = ServerAccount(
-            default_model, counts_tokens, now_seconds, ServerHistory(keep_seconds=self._terms.keep_seconds)
-        )
+        """A server that is to be watched; GPUs without an owner are held pending until its GPUs are known.
+
+        A name may be used again once `is_free`; the totals of its series go on.
+        """
+        history = ServerHistory(keep_seconds=self._terms.keep_seconds)
+        self.servers[name] = ServerAccount(default_model, counts_tokens, now_seconds, history, pod)
+
+    def release(self, name: str) -> None:
+        """A server that is gone: what it did until it last answered will be its own, then its GPUs are free."""
+        self.servers[name].leaving = True
+
+    def is_free(self, name: str) -> bool:
+        """Say whether nothing of a server of that name is left to be settled."""
+        server = self.servers.get(name)
+        return server is None or server.gone
 
     def meter(self, gpu: Gpu, readings: Iterable[EnergyReading]) -> None:
         """Take in one GPU's readings, oldest first; they are priced now, when they are measured."""
@@ -138,9 +155,11 @@ class Bookkeeper:
         for name, server in self.servers.items():
             if not known[name] and now_seconds - server.wanted_since_seconds > self._terms.give_up_seconds:
                 self._lose(name, now_seconds, "no_gpu")
+        self._let_go(known, now_seconds)
         if any(
             not known[name] and now_seconds - server.wanted_since_seconds <= self._terms.give_up_seconds
             for name, server in self.servers.items()
+            if not server.gone
         ):
             owned = set(self.gpus)  # whose they are may be known soon
         for uuid in self.gpus.keys() - owned:
@@ -180,15 +199,33 @@ class Bookkeeper:
     def _next_edge(
         self, heard: Iterable[str], gpus: Iterable[GpuAccount], limit_seconds: float
     ) -> float | None:
-        """The first observation midpoint that ends a window, or None while everything is too recent."""
+        """The first observation midpoint that ends a window, or None while everything is too recent.
+
+        The last one of a server that is gone ends its last window, however short.
+        """
         start = max(account.settled_until_seconds for account in gpus)
+        servers = [self.servers[name] for name in heard]
         midpoints = (
             midpoint
-            for name in heard
-            for midpoint in self.servers[name].history.midpoints_between(start, limit_seconds)
-            if midpoint - start >= WINDOW_SECONDS
+            for server in servers
+            for midpoint in server.history.midpoints_between(start, limit_seconds)
+            if midpoint - start >= WINDOW_SECONDS or (server.leaving and midpoint == server.heard_at_seconds)
         )
         return min(midpoints, default=None)
+
+    def _let_go(self, known: Mapping[str, frozenset[str]], now_seconds: float) -> None:
+        """Free the GPUs of servers that are gone and settled, or that cannot be settled in time."""
+        for name, server in self.servers.items():
+            if not server.leaving or server.gone:
+                continue
+            settled = all(
+                self.gpus[uuid].settled_until_seconds >= server.heard_at_seconds for uuid in known[name]
+            )
+            silent = now_seconds - server.heard_at_seconds > self._terms.give_up_seconds
+            if settled or silent or server.settled_until_seconds is None:
+                self._lose(name, now_seconds, "server_unreachable" if known[name] else "no_gpu")
+                server.uses, server.gone = frozenset(), True
+                server.history.loaded = frozenset()
 
     def _close(self, heard: Mapping[str, frozenset[str]], edge_seconds: float) -> None:
         """Attribute every GPU's energy from its cursor to the edge, and publish the work done with it."""
@@ -319,5 +356,8 @@ class Bookkeeper:
                 server = self.servers[user.server]
                 server.history.forget(user.model)
                 server.settled.pop(user.model, None)
+        kept = {user.server for user in self._loaded_at_seconds}
+        for name in [name for name, server in self.servers.items() if server.gone and name not in kept]:
+            del self.servers[name]
         if self.baselines is not None:
             self.baselines.retire(now_seconds, self._terms.series_ttl_seconds)

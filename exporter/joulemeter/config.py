@@ -16,12 +16,21 @@ from joulemeter.grids import ConstantSource, LiveSource, Place, Source
 from joulemeter.grids.static import WORLD, Static
 from joulemeter.model import Signal
 from joulemeter.schedule import Schedule, Span, read_spans, time_zone
-from joulemeter.server_config import ServerConfig, is_host, page_url, read_servers, refuse_twins
+from joulemeter.server_config import (
+    MAX_PORT,
+    ServerConfig,
+    base_url,
+    is_host,
+    page_url,
+    read_servers,
+    refuse_twins,
+)
 from joulemeter.settings import Section, shown, suggestion
 
 __all__ = [
     "BaselineSettings",
     "Config",
+    "DiscoverySettings",
     "GridSettings",
     "ObservationSettings",
     "Sampling",
@@ -37,7 +46,6 @@ Idle = Literal["owner", "unattributed"]
 IDLE: Final = ("owner", "unattributed")
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - an exporter is there to be scraped
 ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
-MAX_PORT: Final = 65_535
 HOUR_SECONDS: Final = 3600.0
 MONTH_SECONDS: Final = 31 * 24 * HOUR_SECONDS
 CURRENCY: Final = re.compile("[A-Z]{3}")
@@ -73,6 +81,22 @@ class BaselineSettings:
     """How long a baseline learns before it is frozen; it is used, and marked as learning, after an hour."""
     file: Path | None = None
     """Frozen baselines, as `joulemeter baseline export` writes them, for what has none here when the daemon starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """How servers are found that nobody configured."""
+
+    kubernetes: bool = False
+    """Find the serving pods of this node and the GPUs they were given; needs `pip install 'joulemeter[kubernetes]'`."""
+    node_name: str | None = None
+    """This node's name in Kubernetes. None: what the environment variable NODE_NAME says."""
+    api_server: str | None = None
+    """Address of the API server. None: the one that Kubernetes names in every pod's environment."""
+    service_account_dir: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Directory with the ServiceAccount's `token` and `ca.crt`; read anew when they are renewed."""
+    pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    """The kubelet's socket that tells which pod was given which GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +163,9 @@ class Config:
     sampling: Sampling = Sampling()
     observation: ObservationSettings = ObservationSettings()
     servers: tuple[ServerConfig, ...] = ()
-    """The inference servers of this node. None: looked for on the usual ports of the loopback interface."""
+    """The inference servers of this node. None, and no `discovery`: looked for on the usual ports of the loopback
+    interface."""
+    discovery: DiscoverySettings = DiscoverySettings()
     idle: Idle = "owner"
     """Whose the energy is while no engine step runs: the loaded models', or unattributed."""
     time_zone: ZoneInfo | None = None
@@ -228,6 +254,7 @@ def read(top: Section, problems: list[str]) -> Config:
         sampling=_sampling(top.section("sampling")),
         observation=_observation(top.section("observation")),
         servers=read_servers(top.items("servers"), "servers", problems),
+        discovery=_discovery(top.section("discovery")),
         idle=cast("Idle", top.choice("idle", default.idle, IDLE)),
         time_zone=site,
         grid=_grid(top.section("grid"), site),
@@ -274,6 +301,19 @@ def address(value: object) -> tuple[str, int]:
         if is_host(host) and port <= MAX_PORT:
             return host, port
     raise ValueError(f"expected HOST:PORT such as 0.0.0.0:9847 or [::]:9847, got {shown(value)}")
+
+
+def _discovery(section: Section) -> DiscoverySettings:
+    default = DiscoverySettings()
+    settings = DiscoverySettings(
+        kubernetes=section.flag("kubernetes", default=default.kubernetes),
+        node_name=section.text("node_name", None),
+        api_server=section.converted("api_server", None, base_url),
+        service_account_dir=section.path("service_account_dir") or default.service_account_dir,
+        pod_resources_socket=section.path("pod_resources_socket") or default.pod_resources_socket,
+    )
+    section.finish()
+    return settings
 
 
 def _baseline(section: Section) -> BaselineSettings:

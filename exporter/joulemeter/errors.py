@@ -44,6 +44,10 @@ class NobodyListensError(DiscoveryError):
     """No process listens where a server was expected: it is not running here."""
 
 
+class ExpiredError(DiscoveryError):
+    """What a watch of the API server was to go on from is too old: list anew."""
+
+
 class ListenError(JoulemeterError):
     """The configured address cannot be listened on."""
 

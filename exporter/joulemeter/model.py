@@ -184,6 +184,14 @@ class User(NamedTuple):
     model: str
 
 
+class Pod(NamedTuple):
+    """Where a server runs in Kubernetes; `uid` tells a pod from one of the same name before it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+
 class Phase(StrEnum):
     """What the energy went into; UNSPLIT where prefill and decode cannot be told apart."""
 

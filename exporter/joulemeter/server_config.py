@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from joulemeter.dialects.generic import GenericNames
-from joulemeter.model import Moves
+from joulemeter.model import Moves, Pod
 from joulemeter.settings import Section, shown
 
 DIALECTS: Final = ("auto", "vllm", "sglang", "llamacpp", "tgi", "generic")
@@ -17,6 +17,7 @@ MOVES: Final = tuple(moves.value for moves in Moves)
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METRICS_PATH: Final = "/metrics"
+MAX_PORT: Final = 65_535
 HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 BLANKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 
@@ -44,6 +45,10 @@ class ServerConfig:
     gpus: tuple[int | str, ...] | None = None
     """The GPUs it uses, by index or UUID; `auto` finds them by the process behind its port."""
     metrics: GenericNames | None = None
+    pod: Pod | None = None
+    """The pod that was found to serve it; no key of the configuration, nor is `container`."""
+    container: str | None = None
+    """Its container there, where that is known."""
 
 
 def is_host(host: str) -> bool:
@@ -73,6 +78,20 @@ def page_url(value: object) -> tuple[str, str]:
     address = f"{host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
     path = parts.path if parts.path.strip("/") else METRICS_PATH
     return parts._replace(netloc=address, path=path).geturl(), address
+
+
+def base_url(value: object) -> str:
+    """Return a server's address without a path.
+
+    Raises:
+        ValueError: it is none, or has a path, a query or a password.
+    """
+    parts = _split(value)
+    if parts is None or parts.path.strip("/") or parts.query or "@" in parts.netloc:
+        raise ValueError(
+            f"expected an http(s) URL without a path such as https://10.0.0.1:6443, got {shown(value)}"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _split(value: object) -> SplitResult | None:

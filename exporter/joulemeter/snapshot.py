@@ -54,6 +54,8 @@ class Surroundings:
     pue: float
     priced: Priced
     sample_intervals: HistogramValue
+    kubernetes: Mapping[str, bool] = field(default_factory=dict)
+    """Whether the API server and the kubelet answered when they were last asked, where pods are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def compose(books: Bookkeeper, around: Surroundings) -> Snapshot:
             catalog.SAMPLE_INTERVAL.name: {(): around.sample_intervals},
             catalog.OBSERVATION_DURATION.name: answered,
             catalog.MODEL_REQUEST_ENERGY.name: {
-                _served(user): energy.value() for user, energy in books.requests.histograms.items()
+                _served(books, user): energy.value() for user, energy in books.requests.histograms.items()
             },
         },
     )
@@ -105,8 +107,9 @@ def _gpu(gpu: Gpu) -> Labels:
     return (str(gpu.index), gpu.uuid)
 
 
-def _served(user: User) -> Labels:
-    return (user.server, user.model, "", "")
+def _served(books: Bookkeeper, user: User) -> Labels:
+    pod = books.servers[user.server].pod
+    return (user.server, user.model, pod.namespace, pod.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def _energy(books: Bookkeeper, priced: Priced) -> Iterator[Row]:
     for (uuid, reason), amount in ledger.unattributed.items():
         yield from UNATTRIBUTED.rows((*_gpu(books.gpus[uuid].gpu), reason), amount, priced)
     for (user, phase), amount in ledger.model.items():
-        yield from ATTRIBUTED.rows((*_served(user), phase), amount, priced)
+        yield from ATTRIBUTED.rows((*_served(books, user), phase), amount, priced)
     if books.gpus:
         yield from RETIRED.rows((), ledger.retired, priced)
 
@@ -162,11 +165,11 @@ def _credit(books: Bookkeeper, priced: Priced) -> Iterator[Row]:
 def _work(books: Bookkeeper) -> Iterator[Row]:
     ledger = books.ledger
     for (user, kind), count in ledger.tokens.items():
-        yield catalog.MODEL_TOKENS, (*_served(user), kind), count
+        yield catalog.MODEL_TOKENS, (*_served(books, user), kind), count
     for user, count in ledger.requests.items():
-        yield catalog.MODEL_REQUESTS, _served(user), count
+        yield catalog.MODEL_REQUESTS, _served(books, user), count
     for (user, kind, reason), count in ledger.lost_tokens.items():
-        yield catalog.UNATTRIBUTED_TOKENS, (*_served(user), kind, reason), count
+        yield catalog.UNATTRIBUTED_TOKENS, (*_served(books, user), kind, reason), count
 
 
 def _estimates(books: Bookkeeper) -> Iterator[Row]:
@@ -174,9 +177,9 @@ def _estimates(books: Bookkeeper) -> Iterator[Row]:
         for model in account.history.loaded if account.has_phases else ():
             insight = books.attributor.insight(User(name, model))
             for phase, ratio in insight.uncertainty_ratio.items():
-                yield catalog.PHASE_UNCERTAINTY, (*_served(User(name, model)), phase), ratio
+                yield catalog.PHASE_UNCERTAINTY, (*_served(books, User(name, model)), phase), ratio
             for phase, joules in insight.joules_per_token.items():
-                yield catalog.JOULES_PER_TOKEN, (*_served(User(name, model)), phase), joules
+                yield catalog.JOULES_PER_TOKEN, (*_served(books, User(name, model)), phase), joules
 
 
 def _expectation(books: Bookkeeper) -> Iterator[Row]:
@@ -184,13 +187,13 @@ def _expectation(books: Bookkeeper) -> Iterator[Row]:
         return
     for (user, baseline), comparison in books.baselines.comparisons.items():
         for basis, expected_joules in comparison.expected_joules.items():
-            labels = (*_served(user), basis, baseline)
+            labels = (*_served(books, user), basis, baseline)
             yield catalog.MODEL_COMPARED_ENERGY, labels, comparison.compared_joules
             yield catalog.MODEL_EXPECTED_ENERGY, labels, expected_joules
     for user, followed, in_range in books.baselines.followed():
-        yield catalog.MODEL_BASELINE_INFO, (*_served(user), followed.id, followed.state), 1
+        yield catalog.MODEL_BASELINE_INFO, (*_served(books, user), followed.id, followed.state), 1
         if in_range is not None:
-            yield catalog.MODEL_BASELINE_IN_RANGE, _served(user), in_range
+            yield catalog.MODEL_BASELINE_IN_RANGE, _served(books, user), in_range
 
 
 def _hardware(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
@@ -223,7 +226,7 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             yield catalog.REFUSED_PAGES, (name, reason), state.refused_pages.get(reason, 0)
         account = books.servers[name]
         for model in sorted(account.history.loaded):
-            served = _served(User(name, model))
+            served = _served(books, User(name, model))
             gpus = [books.gpus[uuid].gpu for uuid in sorted(account.uses & books.gpus.keys())]
             product = ", ".join(sorted({gpu.product for gpu in gpus}))
             insight = books.attributor.insight(User(name, model))
@@ -255,6 +258,8 @@ def _method(books: Bookkeeper, name: str, account: ServerAccount) -> str:
 def _own(around: Surroundings) -> Iterator[Row]:
     yield catalog.PUE, (), around.pue
     yield catalog.SOURCE_UP, ("meter", around.meter), around.meter_up
+    for source, up in around.kubernetes.items():
+        yield catalog.SOURCE_UP, ("kubernetes", source), up
     yield catalog.LAST_TICK, (), around.at_timestamp_seconds
     yield catalog.SIMULATED, (), around.simulated
     yield catalog.BUILD_INFO, (around.version, around.python_version), 1

@@ -38,5 +38,8 @@ class EnergyMeter(Protocol):
         A process that is not named used nothing.
         """
 
+    def other_names(self) -> Mapping[str, str]:
+        """UUIDs of GPUs by what else they, or parts of them, are called: `nvidiaN` by minor number, `MIG-...`. Slow."""
+
     def close(self) -> None:
         """Let go of the library."""

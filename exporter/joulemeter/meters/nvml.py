@@ -12,6 +12,7 @@ import pynvml
 from joulemeter.counters import PowerIntegral
 from joulemeter.errors import MeterError
 from joulemeter.meters.nvml_figures import WATTS_PER_MILLIWATT, optional, power_watts, read_status
+from joulemeter.meters.nvml_names import other_names
 from joulemeter.meters.nvml_processes import ProcessUse, compute_pids
 from joulemeter.model import EnergyReading, EnergySource, Gpu, GpuStatus
 
@@ -151,6 +152,15 @@ class NvmlMeter:
         """Share of a GPU that each process used since last asked, by pid; None where it is not told."""
         device = self._answering(uuid)
         return device.process_use.read(self._nvml, device.handle) if device else None
+
+    def other_names(self) -> Mapping[str, str]:
+        """UUIDs by device file and by MIG instance, of the GPUs that answer."""
+        names: dict[str, str] = {}
+        for uuid, device in self._devices.copy().items():
+            handle = device.handle
+            if handle is not None:
+                names |= dict.fromkeys(other_names(self._nvml, handle), uuid)
+        return names
 
     def close(self) -> None:
         """Shut NVML down."""

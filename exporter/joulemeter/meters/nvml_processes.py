@@ -3,7 +3,7 @@
 `nvml` is the binding, `handle` a device of its present initialisation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from statistics import fmean
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import pynvml
 
 from joulemeter.meters.nvml_figures import optional
+from joulemeter.meters.nvml_names import instances
 
 PERCENT: Final = 100
 MAX_SILENT_READS: Final = 3
@@ -28,21 +29,10 @@ def compute_pids(nvml: Any, handle: Any) -> frozenset[int] | None:
     """
     named = [
         processes
-        for part in (handle, *_instances(nvml, handle))
+        for part in (handle, *instances(nvml, handle))
         if (processes := optional(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, part))) is not None
     ]
     return frozenset(int(process.pid) for processes in named for process in processes) if named else None
-
-
-def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
-    """Yield the MIG instances that may be asked; none of a GPU that is whole."""
-    current, _ = optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)) or (None, None)
-    if current != nvml.NVML_DEVICE_MIG_ENABLE:
-        return
-    for index in range(optional(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
-        instance = optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
-        if instance is not None:  # an index that no instance has is NOT_FOUND
-            yield instance
 
 
 class ProcessUse:

@@ -28,6 +28,7 @@ from joulemeter.runtime.grid_client import GridClient
 from joulemeter.runtime.grid_keeper import GridKeeper
 from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
+from joulemeter.runtime.kubernetes import Kubernetes
 from joulemeter.runtime.observer import Observer
 from joulemeter.runtime.owners import OwnerFinder
 from joulemeter.runtime.sampler import Sampler
@@ -121,11 +122,22 @@ async def _serve(
     async with (
         PageClient(timeout_seconds=config.observation.timeout_seconds) as client,
         GridClient() as grid_client,
+        contextlib.AsyncExitStack() as cluster,
     ):
         grid = grid_keeper(config, grid_client)
         await grid.restore()
+        meter = nvml_meter()
+        kubernetes = None
+        if config.discovery.kubernetes:
+            kubernetes = await cluster.enter_async_context(Kubernetes(config, client, meter, os.environ))
         observer = build_observer(
-            config, client, nvml_meter(), grid=grid, baselines=baselines, simulated=simulated
+            config,
+            client,
+            meter,
+            grid=grid,
+            baselines=baselines,
+            simulated=simulated,
+            kubernetes=kubernetes,
         )
         exposition = Exposition(
             config.listen_host,
@@ -135,7 +147,8 @@ async def _serve(
             grid=grid.relayed,
             access=access,
         )
-        await supervise([exposition, observer, grid, *keeper, *extras(exposition, observer)], stop)
+        watcher = [] if kubernetes is None else [kubernetes.watcher]
+        await supervise([exposition, observer, grid, *keeper, *watcher, *extras(exposition, observer)], stop)
     log.info("stopped")
 
 
@@ -147,6 +160,7 @@ def build_observer(
     grid: GridKeeper,
     baselines: Baselines,
     simulated: bool,
+    kubernetes: Kubernetes | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> Observer:
     """Wire measuring, observing, attributing and accounting together; `wall_clock` (Unix time) is only shown."""
@@ -193,10 +207,15 @@ def build_observer(
                     tariff.currency if tariff else "", components, price.price_per_kwh(now_timestamp_seconds)
                 ),
                 sample_intervals=sampler.intervals.value(),
+                kubernetes={} if kubernetes is None else kubernetes.up(),
             ),
         )
 
-    finder = OwnerFinder(lambda: [watch.server for watch in observer.watches.values()], meter)
+    finder = OwnerFinder(
+        lambda: [watch.server for watch in observer.watches.values()],
+        meter,
+        pods=None if kubernetes is None else kubernetes.owners,
+    )
     observer = Observer(
         books,
         sampler,
@@ -205,7 +224,8 @@ def build_observer(
         owners=finder.find,
         snapshot=snapshot,
         interval_seconds=interval_seconds,
-        look=None if config.servers else UsualPorts(client).look,
+        look=None if config.servers or kubernetes is not None else UsualPorts(client).look,
+        discovered=dict if kubernetes is None else kubernetes.watcher.servers,
     )
     for server in config.servers:
         observer.add_server(server)

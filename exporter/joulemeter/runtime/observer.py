@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from joulemeter.accounts import NO_POD
 from joulemeter.bookkeeper import Bookkeeper
 from joulemeter.counters import RunningTotal
 from joulemeter.errors import JoulemeterError
@@ -55,6 +56,7 @@ class Observer:
         meter: for the slow readings.
         watch: makes the watch of a server.
         look: looks for servers that nobody configured; those it names are watched from then on.
+        discovered: the servers that come and go, by name, as they are now.
         owners: finds each server's GPUs (UUIDs; None where that cannot be told now); blocking.
         snapshot: composes what the page shows.
         interval_seconds: between ticks.
@@ -74,6 +76,7 @@ class Observer:
         snapshot: Callable[["Observer"], Snapshot],
         interval_seconds: float,
         look: Callable[[], Awaitable[Sequence[ServerConfig]]] | None = None,
+        discovered: Callable[[], Mapping[str, ServerConfig]] = dict,
         periods: Periods | None = None,
     ) -> None:
         self._books = books
@@ -81,6 +84,8 @@ class Observer:
         self._meter = meter
         self._watch = watch
         self._look = look
+        self._discovered = discovered
+        self._visiting: dict[str, ServerConfig] = {}
         self._owners = owners
         self._compose = snapshot
         self._interval_seconds = interval_seconds
@@ -115,9 +120,21 @@ class Observer:
         self._due_seconds[server.name] = 0.0
         self.health[server.name] = ServerHealth(server.name)
         self._books.expect_server(
-            server.name, server.model or server.name, time.monotonic(), counts_tokens=server.tokens
+            server.name,
+            server.model or server.name,
+            time.monotonic(),
+            counts_tokens=server.tokens,
+            pod=server.pod or NO_POD,
         )
         self._look_for_owners_soon()
+
+    def remove_server(self, name: str) -> None:
+        """Watch a server no longer; what it did until it last answered is still settled as its own."""
+        asking = self._background.pop(name, None)
+        if asking is not None:
+            asking.cancel()
+        del self._watches[name], self._due_seconds[name], self.health[name]
+        self._books.release(name)
 
     def problem(self) -> str | None:
         """What is wrong with the loops, or None while they tick."""
@@ -167,6 +184,7 @@ class Observer:
         if asked:
             await asyncio.wait(asked, timeout=min(ANSWER_SECONDS, self._interval_seconds / 2))
         self._take_in()
+        self._follow_discovered()
         self._books.settle(time.monotonic())
         self.latest = self._compose(self)
         self.ticked_at_seconds = time.monotonic()
@@ -185,6 +203,20 @@ class Observer:
         for observation in answers:
             dialect = self._watches[observation.server].dialect
             self._books.observe(observation, has_phases=dialect is None or dialect.has_phases)
+
+    def _follow_discovered(self) -> None:
+        """Let those go that are gone or have changed; who takes a name over waits until its books are closed."""
+        wanted = self._discovered()
+        for name, server in list(self._visiting.items()):
+            if wanted.get(name) != server:
+                log.info("server %s: gone", name)
+                del self._visiting[name]
+                self.remove_server(name)
+        for name, server in wanted.items():
+            if name not in self._watches and self._books.is_free(name):
+                log.info("server %s: found at %s", name, server.url)
+                self._visiting[name] = server
+                self.add_server(server)
 
     def _ask_servers(self, now: float) -> list[asyncio.Task[None]]:
         """Ask every owner group that is due, its servers together; a group still being asked waits."""
@@ -239,7 +271,7 @@ class Observer:
     async def _find_owners(self) -> None:
         owners = await in_daemon_thread(self._owners)
         for name, uuids in owners.items():
-            if uuids is not None:
+            if uuids is not None and name in self._watches:
                 self._books.own(name, uuids, time.monotonic())
         unowned = any(not self._books.servers[name].uses for name in self._watches)
         rarely = self._periods.owners_seconds

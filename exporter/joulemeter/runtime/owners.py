@@ -1,4 +1,4 @@
-"""Which GPUs each server uses: from the configuration, else from the processes behind its port."""
+"""Which GPUs each server uses: from the configuration, else from the kubelet, else from processes behind its port."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from joulemeter.discovery import process
 from joulemeter.errors import DiscoveryError, NobodyListensError
 from joulemeter.meters import EnergyMeter
+from joulemeter.runtime.pod_owners import PodOwners
 from joulemeter.server_config import DEFAULT_PORTS, ServerConfig
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,10 @@ class OwnerFinder:
         meter: knows the GPUs and the processes on them.
         gpus_of: (port, host, compute processes by UUID) -> the server's own; raises DiscoveryError. By default one
             look at this host's processes for all servers.
+        pods: knows the GPUs of servers in pods.
 
     Attributes:
-        problems: what is wrong with servers whose GPUs are not known, by name.
+        problems: what is wrong with servers of which not all GPUs are known, by name.
         processes: pids by UUID by name of the servers whose processes were found; replaced as a whole.
     """
 
@@ -35,10 +37,12 @@ class OwnerFinder:
         meter: EnergyMeter,
         *,
         gpus_of: GpusOf | None = None,
+        pods: PodOwners | None = None,
     ) -> None:
         self._servers = servers
         self._meter = meter
         self._gpus_of = gpus_of
+        self._pods = pods
         self.problems: dict[str, str] = {}
         self.processes: Mapping[str, Mapping[str, frozenset[int]]] = {}
         self._found: dict[str, frozenset[str]] = {}
@@ -49,24 +53,45 @@ class OwnerFinder:
         if not self._meter.gpus:
             return {}
         servers = self._servers()
+        self._forget_all_but(frozenset(server.name for server in servers))
+        by_pod = self._pods.find(servers) if self._pods else {}
+        pod_problems = self._pods.problems if self._pods else {}
+        found: dict[str, frozenset[str] | None] = {}
+        for name, uuids in by_pod.items():
+            found[name] = uuids
+            self._note(name, pod_problems.get(name))
+            self._say(name, uuids)
+        servers = [server for server in servers if server.name not in found]
         processes: Mapping[str, frozenset[int]] = {}
         if any(server.gpus is None for server in servers):
             processes = self._meter.compute_processes()
         gpus_of = self._gpus_of or partial(process.gpus_of, look=process.Look())
-        found: dict[str, frozenset[str] | None] = {}
         own: dict[str, Mapping[str, frozenset[int]]] = {}
         for server in servers:
             try:
                 if server.gpus is None:
                     own[server.name] = _behind_port(server, processes, gpus_of)
                 found[server.name] = self._of(server, own.get(server.name, {}), processes)
-                self.problems.pop(server.name, None)
+                self._note(server.name, None)
             except DiscoveryError as error:
                 found[server.name] = frozenset() if isinstance(error, NobodyListensError) else None
-                self.problems[server.name] = str(error)
+                self._note(server.name, pod_problems.get(server.name, str(error)))
+                if self._pods and self._pods.up is False and server.name in self._said:
+                    continue  # what was known stands
             self._say(server.name, found[server.name])
         self.processes = own
         return found
+
+    def _note(self, name: str, problem: str | None) -> None:
+        if problem is None:
+            self.problems.pop(name, None)
+        else:
+            self.problems[name] = problem
+
+    def _forget_all_but(self, names: frozenset[str]) -> None:
+        for kept in (self.problems, self._found, self._said):
+            for name in kept.keys() - names:
+                del kept[name]
 
     def _of(
         self, server: ServerConfig, own: Mapping[str, frozenset[int]], listed: Mapping[str, frozenset[int]]

@@ -1,6 +1,7 @@
 """One look at a node: what can be measured, what is served, who owns what, what is missing and how to mend it."""
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from joulemeter.config import Config
-from joulemeter.errors import JoulemeterError, MeterError
+from joulemeter.discovery.device_ids import Device, is_gpu
+from joulemeter.errors import DiscoveryError, JoulemeterError, MeterError
 from joulemeter.meters import EnergyMeter
 from joulemeter.model import EnergyReading, Gpu
 from joulemeter.ownership import use_by_server
@@ -18,7 +20,9 @@ from joulemeter.runtime.daemon import grid_keeper, nvml_meter
 from joulemeter.runtime.grid_client import GridClient
 from joulemeter.runtime.grid_keeper import GridKeeper
 from joulemeter.runtime.http import PageClient
+from joulemeter.runtime.kubernetes import Kubernetes
 from joulemeter.runtime.owners import OwnerFinder
+from joulemeter.runtime.pod_owners import PodOwners
 from joulemeter.runtime.state import StateDirectory
 from joulemeter.runtime.usual import USUAL_PORTS, UsualPorts
 from joulemeter.runtime.watch import ServerWatch
@@ -75,14 +79,18 @@ async def probe(config: Config) -> tuple[str, bool]:
         report.no_gpus(error)
     try:
         async with PageClient(timeout_seconds=config.observation.timeout_seconds) as client:
-            found = list(config.servers) or await UsualPorts(client).look()
+            owners_by_pod = None
+            if config.discovery.kubernetes:
+                found, owners_by_pod = await _look_at_pods(config, client, meter, report)
+            else:
+                found = list(config.servers) or await UsualPorts(client).look()
             watches = [ServerWatch(server, client) for server in found]
             problems = await asyncio.gather(*(_observed(watch) for watch in watches))
-        finder = OwnerFinder(lambda: found, meter)
+        finder = OwnerFinder(lambda: found, meter, pods=owners_by_pod)
         owners = await asyncio.to_thread(finder.find)
         use = use_by_server(finder.processes, await asyncio.to_thread(_process_use, meter))
         owned = {name: _in_words(name, uuids, meter.gpus, use) for name, uuids in owners.items() if uuids}
-        report.servers(watches, problems, owned, finder.problems)
+        report.servers(watches, problems, owned, finder.problems, in_pods=config.discovery.kubernetes)
     finally:
         await asyncio.to_thread(meter.close)
     report.baselines(config)
@@ -92,6 +100,26 @@ async def probe(config: Config) -> tuple[str, bool]:
         await grid.look()
         report.grid(grid, config)
     return report.text(), report.attributes
+
+
+async def _look_at_pods(
+    config: Config, client: PageClient, meter: EnergyMeter, report: "Report"
+) -> tuple[list[ServerConfig], PodOwners | None]:
+    """Return the servers of the configuration and those in this node's pods, and who knows their GPUs."""
+    try:
+        kubernetes = Kubernetes(config, client, meter, os.environ)
+    except DiscoveryError as error:
+        report.no_pods(error)
+        return list(config.servers), None
+    async with kubernetes:
+        watcher = kubernetes.watcher
+        listed, devices = await asyncio.gather(
+            watcher.look(), asyncio.to_thread(kubernetes.kubelet.allocatable), return_exceptions=True
+        )
+        report.pods(kubernetes, listed, devices)
+        servers = watcher.servers()
+        report.guesses(watcher.table.guesses.keys() - servers.keys())
+    return [*config.servers, *servers.values()], kubernetes.owners
 
 
 def _process_use(meter: EnergyMeter) -> dict[str, Mapping[int, float]]:
@@ -132,7 +160,7 @@ class Report:
 
     def text(self) -> str:
         """The report, with what to mend at its end."""
-        mend = self._mend or ["nothing"]
+        mend = list(dict.fromkeys(self._mend)) or ["nothing"]
         return "\n".join([*self._lines, "To mend", *(f"  {line}" for line in mend)])
 
     def no_gpus(self, error: MeterError) -> None:
@@ -162,12 +190,51 @@ class Report:
                 "NVML lists no GPU: give the container access to them (NVIDIA_VISIBLE_DEVICES=all)"
             )
 
+    def no_pods(self, error: DiscoveryError) -> None:
+        """Pods cannot be looked for."""
+        self._lines += ["Kubernetes", "  not asked"]
+        self._mend.append(str(error))
+
+    def pods(
+        self,
+        kubernetes: Kubernetes,
+        listed: BaseException | None,
+        devices: Sequence[Device] | BaseException,
+    ) -> None:
+        """What the API server and the kubelet tell of this node. Raises what is no DiscoveryError: a bug of ours."""
+        for problem in (listed, devices):
+            if isinstance(problem, DiscoveryError):
+                self._mend.append(str(problem))
+            elif isinstance(problem, BaseException):
+                raise problem
+        table = kubernetes.watcher.table
+        pods = f"{table.pods} pods" if listed is None else "the API server does not tell"
+        self._lines += ["Kubernetes", f"  node {kubernetes.node_name}: {pods}"]
+        if isinstance(devices, BaseException):
+            self._lines.append("  kubelet: does not tell which GPUs it gave to whom")
+        else:
+            gpus = sum(is_gpu(device) for device in devices)
+            self._lines.append(f"  kubelet: offers {gpus} devices of NVIDIA's")
+        if listed is None and table.pods == 0:
+            self._mend.append(
+                f"no pod, not even this one, is on a node named {kubernetes.node_name!r}: set NODE_NAME from"
+                " spec.nodeName, or correct discovery.node_name"
+            )
+        self._mend += table.problems
+
+    def guesses(self, names: Iterable[str]) -> None:
+        """What looks like a server and does not answer as one."""
+        for name in sorted(names):
+            self._lines.append(f"  {name}: looks like a server, and does not answer as one that we know")
+
     def servers(
         self,
         watches: Sequence[ServerWatch],
         answers: Sequence[str | frozenset[str]],
         gpus: Mapping[str, str],
         problems: dict[str, str],
+        *,
+        in_pods: bool = False,
     ) -> None:
         """Each server with its dialect, models and GPUs."""
         self._lines.append("Servers")
@@ -182,11 +249,16 @@ class Report:
                 f"  {server.name}: {dialect} {watch.version or ''} serving {', '.join(sorted(answer))};"
                 f" GPUs {gpus.get(server.name, 'not known')}; answers in {watch.response_seconds[-1] * 1e3:.0f} ms"
             )
-            if server.name in gpus:
-                self.attributes = True
-            elif server.name in problems:
+            self.attributes |= server.name in gpus
+            if server.name in problems:
                 self._mend.append(problems[server.name])
-        if not watches:
+        if not watches and in_pods:
+            self._lines.append("  none")
+            self._mend.append(
+                "no server in the pods of this node: annotate those that serve (joulemeter.io/scrape: 'true',"
+                " joulemeter.io/port: '8000')"
+            )
+        elif not watches:
             usual = ", ".join(f"{port} ({name})" for name, port in USUAL_PORTS.items())
             self._lines.append("  none")
             self._mend.append(

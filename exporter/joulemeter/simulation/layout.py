@@ -32,6 +32,7 @@ DEVICE_FUNCTIONS: Final = (
     "DeviceGetName",
     "DeviceGetUUID",
     "DeviceGetIndex",
+    "DeviceGetMinorNumber",
     "DeviceGetPciInfo",
     "DeviceGetTotalEnergyConsumption",
     "DeviceGetPowerUsage",

@@ -5,7 +5,7 @@
  *
  * What it does not do: the energy counter is exact at its ticks (a real one is sampled), field 185 and
  * nvmlDeviceGetPowerUsage give instant power where most real boards give a 1 s average, what a process uses is its
- * server's mean of the last half second or so whatever time is asked about, MIG instances list their processes and
+ * server's mean of the last half second or so whatever time is asked about, MIG instances have a UUID, list their processes and
  * nothing else, and there are no events or sample buffers.
  *
  * The state's layout is rendered from layout.py into layout.h when this file is compiled. Every value has one writer.
@@ -378,8 +378,21 @@ nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t handle, char *name, unsigned int len
 }
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t handle, char *uuid, unsigned int length) {
-    ENTER(handle, DeviceGetUUID);
-    return copy_text(uuid, length, gpu->uuid);
+    struct gpu *gpu;
+    nvmlReturn_t entered = enter_any(handle, FN_DeviceGetUUID, &gpu);
+    if (entered)
+        return entered;
+    if (!instance_of(handle))
+        return copy_text(uuid, length, gpu->uuid);
+    char of_instance[sizeof gpu->uuid + 2]; /* the GPU's, with the instance for its first digit */
+    snprintf(of_instance, sizeof of_instance, "MIG-%u%s", instance_of(handle), gpu->uuid + sizeof "GPU-");
+    return copy_text(uuid, length, of_instance);
+}
+
+nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t handle, unsigned int *number) {
+    ENTER(handle, DeviceGetMinorNumber);
+    *number = (unsigned int)(gpu - state->gpus);
+    return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t handle, unsigned int *index) {
