@@ -1,13 +1,13 @@
 """Fixtures that several test modules need."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.prometheus import PrometheusError, tool
+
 GOLDEN = Path(__file__).parent / "golden"
 pytest_plugins = ("nvml_fixture",)
 
@@ -49,11 +49,9 @@ def prometheus() -> str:
 
 def _tool(name: str) -> str:
     """Find a tool. Without it: skipped on a laptop, failed in CI, where nothing may be missing."""
-    unpacked = ROOT / ".cache/tools/usr/bin" / name
-    found = shutil.which(name) or (str(unpacked) if unpacked.exists() else None)
-    if found:
-        return found
-    reason = f"{name} is neither on the PATH nor in .cache/tools; run: tools/install-tools.sh"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    try:
+        return tool(name)
+    except PrometheusError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))

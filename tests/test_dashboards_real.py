@@ -5,7 +5,6 @@ The days are those of two nodes whose energy, tokens, grams and money are known,
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +13,9 @@ import promql
 import pytest
 import yaml
 
+from benchmarks import prometheus as server
 from benchmarks.history import days as history
-from benchmarks.history import nodes, panels, prometheus
+from benchmarks.history import nodes, panels
 from dashboards import carbon, exporter, fleet, generate, models, records
 from dashboards import nodes as gpu_board
 
@@ -47,13 +47,7 @@ EMPTY = {
 
 
 @pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> history.Days:
-    """Where Prometheus is missing: skipped on a laptop, failed in CI."""
-    if not (prometheus.found("prometheus") and prometheus.found("promtool")):
-        reason = "prometheus is neither on the PATH nor in .cache/tools; run: tools/install-tools.sh"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+def days(prometheus: str, promtool: str, tmp_path_factory: pytest.TempPathFactory) -> history.Days:
     return history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, nodes.COARSE)
 
 
@@ -63,17 +57,18 @@ def url(days: history.Days) -> Iterator[str]:
     rules = yaml.safe_load((generate.ROOT / generate.GENERATED / "prometheus/rules.yaml").read_text())
     often = days.data.with_name("rules.yaml")
     often.write_text(yaml.safe_dump({"groups": [{**group, "interval": "5s"} for group in rules["groups"]]}))
-    with prometheus.running(days.data, [often]) as address:
+    config = {"global": {"evaluation_interval": "5s"}, "rule_files": [str(often)]}
+    with server.running(days.data, config) as address:
         yield address
 
 
 def answer(url: str, days: history.Days, asked: panels.Asked) -> list[dict[str, Any]]:
     end = days.end_timestamp_seconds
     if asked.instant:
-        return list(prometheus.asked(url, "query", query=asked.expr, time=end)["result"])
+        return list(server.asked(url, "query", query=asked.expr, time=end)["result"])
     step = asked.step_seconds
     start = (end - asked.span_seconds) // step * step
-    found = prometheus.asked(url, "query_range", query=asked.expr, start=start, end=end, step=step)
+    found = server.asked(url, "query_range", query=asked.expr, start=start, end=end, step=step)
     return list(found["result"])
 
 
@@ -107,12 +102,12 @@ def test_variables_have_values_and_annotations_have_queries(
         if item["type"] == "query":
             series, _, label = item["query"].removeprefix("label_values(").removesuffix(")").rpartition(", ")
             match = {"match[]": promql.filled(series, values), "start": end - SPAN_SECONDS, "end": end}
-            found = prometheus.asked(url, f"label/{label}/values", **match)
+            found = server.asked(url, f"label/{label}/values", **match)
             # what is empty, such as namespaces outside Kubernetes, Prometheus does not keep
             assert found or label == "namespace", item["name"]
     for item in board["annotations"]["list"]:
         expr = promql.filled(item["expr"], values)
-        prometheus.asked(url, "query_range", query=expr, start=end - SPAN_SECONDS, end=end, step=300)
+        server.asked(url, "query_range", query=expr, start=end - SPAN_SECONDS, end=end, step=300)
 
 
 # ------------------------------------------------------------------------------------------------------ rules
@@ -124,7 +119,7 @@ def test_a_record_says_now_what_it_recorded(rule: records.Record, url: str, days
     recorded, computed = (
         {
             tuple(sorted((k, v) for k, v in one["metric"].items() if k != "__name__")): float(one["value"][1])
-            for one in prometheus.asked(url, "query", query=expr, time=at)["result"]
+            for one in server.asked(url, "query", query=expr, time=at)["result"]
         }
         for expr in (rule.record, rule.expr)
     )
@@ -135,7 +130,7 @@ def test_a_record_says_now_what_it_recorded(rule: records.Record, url: str, days
 def test_prometheus_evaluates_every_rule_without_an_error(url: str):
     patience = time.monotonic() + 60
     while time.monotonic() < patience:
-        groups = prometheus.asked(url, "rules")["groups"]
+        groups = server.asked(url, "rules")["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         if all(rule["health"] != "unknown" for rule in rules):
             break
@@ -232,7 +227,7 @@ def test_recorded_hours_add_up_to_the_days_energy_and_to_the_average_of_all_days
     url: str, days: history.Days
 ):
     end = days.end_timestamp_seconds
-    day = prometheus.asked(
+    day = server.asked(
         url,
         "query",
         query=promql.filled(
@@ -254,7 +249,7 @@ def test_every_page_adds_up(url: str, days: history.Days):
     for title in ("Energy adds up", "CO₂e adds up", "Cost adds up ($currency)"):
         expr = QUERIES[f"{exporter.UID}/{title}/A"].expr
         begin, end = days.begin_timestamp_seconds, days.end_timestamp_seconds
-        found = prometheus.asked(url, "query_range", query=expr, start=begin + 600, end=end, step=120)
+        found = server.asked(url, "query_range", query=expr, start=begin + 600, end=end, step=120)
         (series,) = found["result"]
         assert len(numbers(series)) > 800
         assert max(numbers(series)) < 1e-9, title

@@ -147,7 +147,9 @@ async def test_bytes_that_are_no_text_are_replaced():
         assert (await ask(server)).body == "up 1\n\ufffd\ufffd\n"
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(PAGE.encode()), zlib.compress(PAGE.encode())])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(PAGE.encode()), zlib.compress(PAGE.encode())], ids=["gzip", "zlib"]
+)
 async def test_compressed_body_is_understood_although_not_asked_for(packed: bytes):
     async with serving(always(answer(packed, Content_Encoding="gzip"))) as server:
         assert (await ask(server)).body == PAGE

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from daemons import run
-from prometheus_server import backfill, serving
 from report_history import Exporter, openmetrics
 from report_month import BEGIN, END, SECOND_SINCE, STEP, copied, first_node, on, second_node
 
+from benchmarks.prometheus import fill, running
 from joulemeter import catalog
 from joulemeter.errors import ConfigError, PrometheusError
 from joulemeter.report.offer import Rates
@@ -27,6 +27,13 @@ ADDED = ("energy_kwh", "co2e_grams", "cost_EUR", "cost_SEK", "prompt_tokens", "r
 RATES = Rates(0.05, 0.01, 0.08, 0.2)
 
 
+def filled(folder: Path, text: str) -> Path:
+    page, data = folder / "samples.om", folder / "data"
+    page.write_text(text)
+    fill(page, data)
+    return data
+
+
 @pytest.fixture(scope="module")
 def nodes() -> tuple[Exporter, Exporter]:
     return first_node(), second_node()
@@ -38,8 +45,8 @@ def server(
 ) -> Iterator[str]:
     """It answers no more than 15,000 samples at a time, so that the month has to be asked for in pieces."""
     stores = [*(node.store() for node in nodes), copied(nodes[0], on(4))]
-    data = backfill(promtool, openmetrics(stores), tmp_path_factory.mktemp("prometheus"))
-    with serving(prometheus, data, "--query.max-samples=15000") as url:
+    data = filled(tmp_path_factory.mktemp("prometheus"), openmetrics(stores))
+    with running(data, None, "--query.max-samples=15000") as url:
         yield url
 
 
@@ -216,18 +223,18 @@ async def test_nothing_to_report(server: str, changed: dict, words: str):
     assert words in str(caught.value)
 
 
-async def test_a_server_that_gives_less_than_a_minute_at_a_time_is_named(
-    promtool: str, prometheus: str, tmp_path: Path
-):
+@pytest.mark.usefixtures("promtool", "prometheus")
+async def test_a_server_that_gives_less_than_a_minute_at_a_time_is_named(tmp_path: Path):
     node = Exporter({"instance": "n1"})
     for second in range(600):
         node.use("GPU-a", 100.0)
         node.scrape(BEGIN + second)
-    with serving(prometheus, backfill(promtool, openmetrics([node.store()]), tmp_path)) as url:
+    data = filled(tmp_path, openmetrics([node.store()]))
+    with running(data) as url:
         answer = await told(month(url, month=None, begin="2026-10-01", end="2026-10-01T01:00"))
         assert answer["rows"][-1]["energy_kwh"] == pytest.approx(599 * 100 / KWH)
     with (
-        serving(prometheus, tmp_path / "data", "--query.max-samples=100") as url,
+        running(data, None, "--query.max-samples=100") as url,
         pytest.raises(PrometheusError) as caught,
     ):
         await reported(month(url, month=None, begin="2026-10-01", end="2026-10-01T01:00"), now_seconds=NOW)

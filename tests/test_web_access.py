@@ -463,6 +463,7 @@ async def test_a_broken_certificate_keeps_the_old_one_until_it_is_mended(
             "basic_auth_users was taken out; restart joulemeter for that",
         ),
     ],
+    ids=["everything", "both", "tls", "users"],
 )
 async def test_a_file_that_is_cut_off_opens_nothing(
     files: WebFiles, caplog: pytest.LogCaptureFixture, then: str, words: str

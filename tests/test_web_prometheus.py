@@ -1,20 +1,14 @@
 """A real Prometheus scrapes the real daemon over TLS, with a password, and with a client certificate."""
 
-import json
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from daemons import Daemon, run, until
 
+from benchmarks.prometheus import asked, running
 from joulemeter.simulation.library import LIBRARY_VARIABLE
 from tests.web_files import WebFiles
 
@@ -41,57 +35,32 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[str, float]:
         """The value of an expression, by job."""
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self._url}/api/v1/query?{query}", timeout=10) as answer:
-            found = json.load(answer)["data"]["result"]
+        found = asked(self._url, "query", query=expression)["result"]
         return {one["metric"]["job"]: float(one["value"][1]) for one in found}
 
     def says(self, job: str) -> str:
         """What went wrong at the last scrape."""
-        with urllib.request.urlopen(f"{self._url}/api/v1/targets", timeout=10) as answer:
-            targets = json.load(answer)["data"]["activeTargets"]
+        targets = asked(self._url, "targets")["activeTargets"]
         (found,) = (one["lastError"] for one in targets if one["labels"]["job"] == job)
         return str(found)
 
     def up(self, **wanted: int) -> bool:
-        try:
-            return self.query("up") == wanted
-        except (OSError, urllib.error.URLError):
-            return False  # it does not listen yet
+        return self.query("up") == wanted
 
 
 @contextmanager
-def scraping(
-    binary: str, folder: Path, target: str, jobs: dict[str, dict[str, object]]
-) -> Iterator[Prometheus]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+def scraping(folder: Path, target: str, jobs: dict[str, dict[str, object]]) -> Iterator[Prometheus]:
     common = {"scheme": "https", "static_configs": [{"targets": [target.partition("//")[2]]}]}
     config = {
         "global": {"scrape_interval": "1s"},
         "scrape_configs": [{"job_name": name, **common, **how} for name, how in jobs.items()],
     }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={folder}/prometheus.yaml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={address}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield Prometheus(f"http://{address}")
-    finally:
-        process.terminate()
-        process.wait(30)
+    with running(folder / "data", config) as url:
+        yield Prometheus(url)
 
 
-def test_with_tls_and_a_password(prometheus: str, files: WebFiles):
+@pytest.mark.usefixtures("prometheus")
+def test_with_tls_and_a_password(files: WebFiles):
     files.write(tls="", users={"prometheus": "s3cret"})
     for name, word in (("right", "s3cret"), ("wrong", "guess")):
         (files.folder / name).write_text(word)
@@ -107,7 +76,7 @@ def test_with_tls_and_a_password(prometheus: str, files: WebFiles):
         "strange": {"basic_auth": login("right")},
         "plain": {"scheme": "http", "basic_auth": login("right")},
     }
-    with serve(files) as daemon, scraping(prometheus, files.folder, daemon.url, jobs) as server:
+    with serve(files) as daemon, scraping(files.folder, daemon.url, jobs) as server:
         until(lambda: server.up(right=1, wrong=0, nobody=0, strange=0, plain=0))
         assert server.query("joulemeter_build_info") == {"right": 1}
         until(
@@ -130,12 +99,13 @@ def test_with_tls_and_a_password(prometheus: str, files: WebFiles):
     assert "s3cret" not in daemon.log
 
 
-def test_a_renewed_certificate_costs_no_scrape(prometheus: str, files: WebFiles):
+@pytest.mark.usefixtures("prometheus")
+def test_a_renewed_certificate_costs_no_scrape(files: WebFiles):
     files.write(tls="")
     jobs: dict[str, dict[str, object]] = {
         "joulemeter": {"tls_config": {"ca_file": str(files.folder / "authority.pem")}}
     }
-    with serve(files) as daemon, scraping(prometheus, files.folder, daemon.url, jobs) as server:
+    with serve(files) as daemon, scraping(files.folder, daemon.url, jobs) as server:
         until(lambda: server.up(joulemeter=1))
         for times in (1, 2):
             files.issue()
@@ -144,7 +114,8 @@ def test_a_renewed_certificate_costs_no_scrape(prometheus: str, files: WebFiles)
         assert server.query("min_over_time(up[1m])") == {"joulemeter": 1}
 
 
-def test_with_a_client_certificate(prometheus: str, files: WebFiles):
+@pytest.mark.usefixtures("prometheus")
+def test_with_a_client_certificate(files: WebFiles):
     files.write(tls=MUST)
     ca = {"ca_file": str(files.folder / "authority.pem")}
 
@@ -158,7 +129,7 @@ def test_with_a_client_certificate(prometheus: str, files: WebFiles):
         "stranger": shows("mallory", authority=files.authority),
         "nobody": {"tls_config": ca},
     }
-    with serve(files) as daemon, scraping(prometheus, files.folder, daemon.url, jobs) as server:
+    with serve(files) as daemon, scraping(files.folder, daemon.url, jobs) as server:
         until(lambda: server.up(right=1, other=0, stranger=0, nobody=0))
         until(lambda: server.says("other") == "server returned HTTP status 403 Forbidden")
 

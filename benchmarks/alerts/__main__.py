@@ -10,8 +10,8 @@ from typing import Final
 
 from benchmarks.alerts.cases import plan, quick
 from benchmarks.alerts.evaluate import evaluate
-from benchmarks.alerts.prometheus import ROOT, PrometheusError
 from benchmarks.alerts.report import misses, page
+from benchmarks.prometheus import ROOT, PrometheusError
 
 PAGE: Final = ROOT / "docs/measurements/alerts-2026-11.md"
 SEEDS: Final = 5

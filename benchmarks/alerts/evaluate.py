@@ -8,9 +8,10 @@ from typing import Final
 
 from benchmarks.alerts.cases import EPISODE_SECONDS, Case, Episode
 from benchmarks.alerts.firing import Span
-from benchmarks.alerts.prometheus import ROOT, Prometheus
+from benchmarks.alerts.prometheus import Prometheus
 from benchmarks.alerts.rules import FITTED_DAYS, naive, ours
 from benchmarks.alerts.weeks import MONDAY_TIMESTAMP_SECONDS, weeks
+from benchmarks.prometheus import ROOT
 from benchmarks.truth.ratios import DAY_SECONDS
 
 RULES: Final = ROOT / "dashboards/generated/prometheus/rules.yaml"

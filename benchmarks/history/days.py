@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.history import nodes, openmetrics, prometheus
+from benchmarks import prometheus
+from benchmarks.history import nodes, openmetrics
 from benchmarks.history.nodes import BEGIN_TIMESTAMP_SECONDS, HOUR_SECONDS, Grain, Truth
 from dashboards.records import RECORDS, Record
 

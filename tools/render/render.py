@@ -27,7 +27,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from benchmarks.history import nodes, panels, prometheus
+from benchmarks import prometheus
+from benchmarks.history import nodes, panels
 from benchmarks.history.days import Days, simulate_days
 
 HERE: Final = Path(__file__).parent
