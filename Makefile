@@ -21,8 +21,8 @@ test: $(INSTALLED) tools ## everything that CI runs
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/python -m dashboards.generate --check
-	@echo "== tests"
-	$(BIN)/pytest
+	@echo "== tests, on two processors"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 generate: $(INSTALLED) ## write every generated file: dashboards, rules, docs/reference.md
 	$(BIN)/python -m dashboards.generate
