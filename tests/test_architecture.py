@@ -39,6 +39,8 @@ HARMLESS = {
 LIBRARIES = {"prometheus_client", "yaml"}
 ALSO = {
     "config.py": {"pathlib", "zoneinfo"},  # holds paths, opens none
+    "grid_config.py": {"zoneinfo"},
+    "price_config.py": {"zoneinfo"},
     "server_config.py": {"pathlib"},
     "tls_config.py": {"pathlib"},
     "web_config.py": {"pathlib"},
@@ -110,7 +112,17 @@ LAYERS = (
         "bookkeeper",
     },  # account
     {"snapshot", "collector"},  # expose
-    {"zones", "server_config", "config", "http_config", "tls_config", "web_config"},  # what the shell is told
+    {
+        "yaml_text",
+        "zones",
+        "server_config",
+        "grid_config",
+        "price_config",
+        "config",
+        "http_config",
+        "tls_config",
+        "web_config",
+    },  # what the shell is told
     {"discovery"},
     {"formulas", "report"},  # report
     {"runtime"},

@@ -1,21 +1,17 @@
 """The configuration: a mapping in, a Config or every problem at once out (ConfigError). Reads no files."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 from zoneinfo import ZoneInfo
 
-import yaml
-
-from joulemeter import grids, zones
-from joulemeter.accounting import Tariff
 from joulemeter.errors import ConfigError
-from joulemeter.grids import ConstantSource, LiveSource, Place, Source
-from joulemeter.grids.static import WORLD, Static
-from joulemeter.model import Signal
-from joulemeter.schedule import Schedule, Span, read_spans, time_zone
+from joulemeter.grid_config import GridSettings, read_grid
+from joulemeter.grids import Place
+from joulemeter.price_config import PriceSettings, read_price
+from joulemeter.schedule import time_zone
 from joulemeter.server_config import (
     MAX_PORT,
     ServerConfig,
@@ -25,7 +21,8 @@ from joulemeter.server_config import (
     read_servers,
     refuse_twins,
 )
-from joulemeter.settings import Section, shown, suggestion
+from joulemeter.settings import Section, shown
+from joulemeter.yaml_text import read_yaml
 
 __all__ = [
     "BaselineSettings",
@@ -33,11 +30,11 @@ __all__ = [
     "DiscoverySettings",
     "GridSettings",
     "ObservationSettings",
+    "PriceSettings",
     "Sampling",
     "ServerConfig",
     "load",
     "parse",
-    "read_yaml",
     "with_overrides",
 ]
 
@@ -48,9 +45,6 @@ ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - an exporter is there to be scrape
 ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*|\[[^\[\]]+\]):(?P<port>[0-9]{1,5})")
 HOUR_SECONDS: Final = 3600.0
 MONTH_SECONDS: Final = 31 * 24 * HOUR_SECONDS
-CURRENCY: Final = re.compile("[A-Z]{3}")
-HIGHEST_PRICE: Final = 1e6
-"""Per kWh or hour; a bound for slips of the finger in any currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,50 +91,6 @@ class DiscoverySettings:
     """Directory with the ServiceAccount's `token` and `ca.crt`; read anew when they are renewed."""
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     """The kubelet's socket that tells which pod was given which GPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class GridSettings:
-    """Where the carbon intensity comes from; the first source with a fresh answer wins."""
-
-    zone: str | None = None
-    """Where the power comes from: a country's ISO 3166 code, EU, or a zone such as US-CAL-CISO.
-    None: the country of `cloud_region`, else the world."""
-    cloud_region: tuple[str, str] | None = None
-    """Cloud region such as aws/eu-west-3, for its country and for sources that know regions."""
-    latitude: float | None = None
-    """Coordinates for sources that find the zone themselves, in degrees; `zone` is still needed for the others."""
-    longitude: float | None = None
-    """See `latitude`."""
-    sources: tuple[Source, ...] = (Static(WORLD),)
-    """Best first; each has its settings under its name. After those listed, the shipped annual average."""
-
-    def place(self, site: ZoneInfo | None) -> Place:
-        """Return where that is; `site` is the site's time zone."""
-        country = zones.country_of(self.cloud_region) if self.cloud_region else WORLD
-        return Place(self.zone or country, self.cloud_region, self.latitude, self.longitude, site)
-
-
-@dataclass(frozen=True, slots=True)
-class PriceSettings:
-    """What energy and GPUs cost; without it there are no series of cost."""
-
-    per_kwh: float | None = None
-    """Price of a kWh of electricity. Where `time_of_use` has rows, that of all other times."""
-    time_of_use: tuple[Span, ...] = ()
-    """Rows `{from: "22:00", to: "06:00", days: mon-fri, months: nov-mar, per_kwh: 0.1}`; the first that is on counts.
-    Times are the site's (`time_zone`); a price may be negative: what it gives back is counted apart."""
-    currency: str | None = None
-    """ISO 4217 code of all prices, such as EUR: a label; nothing is converted."""
-    gpu_hour: float | None = None
-    """Price of an hour of one GPU, used or not."""
-
-    def tariff(self, site: ZoneInfo | None) -> Tariff | None:
-        """Return the tariff; None if nothing has a price."""
-        if self.currency is None:
-            return None
-        per_kwh = None if self.per_kwh is None else Schedule(self.per_kwh, self.time_of_use, site)
-        return Tariff(self.currency, per_kwh, self.gpu_hour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,38 +141,6 @@ def load(text: str, *, source: str) -> Config:
     return parse({} if raw is None else raw)
 
 
-def read_yaml(text: str, *, source: str) -> Any:
-    """Return what a YAML text holds, None if it is empty; `source` names it in errors.
-
-    Raises:
-        ConfigError: the text is not YAML, with its line.
-    """
-    try:
-        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise ConfigError([f"{line}: {error.problem or error.context}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{source}: not YAML text: {error}"]) from error
-    except ValueError as error:  # a date with a 13th month, an integer of 5,000 digits
-        raise ConfigError([f"{source}: {error}; put text that looks like a date in quotes"]) from error
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML's safe subset, refusing a key given twice: the first value would silently be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping whose keys are all different."""
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"key {key.value!r} is given twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
 def parse(raw: Mapping[str, object]) -> Config:
     """Check a whole configuration.
 
@@ -257,9 +175,9 @@ def read(top: Section, problems: list[str]) -> Config:
         discovery=_discovery(top.section("discovery")),
         idle=cast("Idle", top.choice("idle", default.idle, IDLE)),
         time_zone=site,
-        grid=_grid(top.section("grid"), site),
+        grid=read_grid(top.section("grid"), site),
         pue=top.number("pue", default.pue, low=1, high=10),
-        price=_price(top.section("price"), site),
+        price=read_price(top.section("price"), site),
     )
     top.finish()
     return config
@@ -341,68 +259,3 @@ def _observation(section: Section) -> ObservationSettings:
         section.problem("give_up_seconds", f"expected {wanted}, got {read.give_up_seconds:g}")
     section.finish()
     return read
-
-
-def _grid(section: Section, site: ZoneInfo | None) -> GridSettings:
-    coordinates = section.section("coordinates")
-    settings = GridSettings(
-        zone=section.converted("zone", None, zones.zone),
-        cloud_region=section.converted("cloud_region", None, zones.cloud_region),
-        latitude=coordinates.number("latitude", None, low=-90, high=90),
-        longitude=coordinates.number("longitude", None, low=-180, high=180),
-    )
-    if (settings.latitude is None) != (settings.longitude is None):
-        section.problem("coordinates", "expected both latitude and longitude")
-    coordinates.finish()
-    place = settings.place(site)
-    names = _source_names(section)
-    sources = {name: grids.by_name(name).configured(section.section(name), place) for name in names}
-    constant = next((name for name, source in sources.items() if isinstance(source, ConstantSource)), None)
-    for index, (name, source) in enumerate(sources.items()):
-        asked = isinstance(source, LiveSource) and source.signal is Signal.AVERAGE
-        if asked and constant is not None and index > names.index(constant):
-            problem = f"{name!r} is never asked, for {constant!r} before it always answers; put it before"
-            section.problem(f"sources[{index}]", problem)
-    for name in set(grids.names()) - set(names):
-        section.section(name)  # settings of a source that is not used now may stay
-    section.finish()
-    return replace(settings, sources=tuple(sources.values()))
-
-
-def _source_names(section: Section) -> list[str]:
-    known = grids.names()
-    names: list[str] = []
-    for index, name in enumerate(section.items("sources", ("static",))):
-        place = f"sources[{index}]"
-        if not isinstance(name, str) or name not in known:
-            section.problem(place, f"unknown value {shown(name)}; {suggestion(name, known)}")
-        elif name in names:
-            section.problem(place, f"{name!r} is already in the list; name each source once")
-        else:
-            names.append(name)
-    return names
-
-
-def _price(section: Section, site: ZoneInfo | None) -> PriceSettings:
-    price = PriceSettings(
-        per_kwh=section.number("per_kwh", None, low=-HIGHEST_PRICE, high=HIGHEST_PRICE),
-        time_of_use=read_spans(
-            section, "time_of_use", site, value_key="per_kwh", low=-HIGHEST_PRICE, high=HIGHEST_PRICE
-        ),
-        currency=section.converted("currency", None, _currency),
-        gpu_hour=section.number("gpu_hour", None, low=0, high=HIGHEST_PRICE),
-    )
-    if price.time_of_use and price.per_kwh is None:
-        section.problem(
-            "per_kwh", "missing; give the price of the times that no row of time_of_use holds for"
-        )
-    if section.get("currency") is None and (price.per_kwh, price.gpu_hour) != (None, None):
-        section.problem("currency", "missing; give the currency of the prices, such as EUR")
-    section.finish()
-    return price
-
-
-def _currency(value: object) -> str:
-    if isinstance(value, str) and CURRENCY.fullmatch(value):
-        return value
-    raise ValueError(f"expected an ISO 4217 code such as EUR or USD, got {shown(value)}")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from joulemeter.config import read_yaml
 from joulemeter.errors import ConfigError
 from joulemeter.settings import Section, shown
 from joulemeter.tls_config import Tls, read_tls
+from joulemeter.yaml_text import read_yaml
 
 HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "Content-Security-Policy": (),
