@@ -317,6 +317,24 @@ def footprint() -> Row:
                 width=6,
                 height=8,
             ),
+            timeseries(
+                "CPU of the exporter",
+                means="Processor time that each exporter takes: 100 % is one core. A few percent are usual; more"
+                " than that is sampling or observing more often than configured by default.",
+                unit="percentunit",
+                queries=[Query(f"rate({node(catalog.PROCESS_CPU)}[$__rate_interval])", "{{instance}}")],
+                no_data=NO_EXPORTER,
+                width=12,
+            ),
+            timeseries(
+                "Memory of the exporter",
+                means="Resident memory of each exporter. It is flat; with discovery in Kubernetes it is some"
+                " 20 MiB more. A line that keeps rising is a fault to report.",
+                unit="bytes",
+                queries=[Query(node(catalog.PROCESS_MEMORY), "{{instance}}")],
+                no_data=NO_EXPORTER,
+                width=12,
+            ),
         ],
     )
 

@@ -117,6 +117,15 @@ def gpus() -> Row:
                 no_data=NOT_SAID,
             ),
             timeseries(
+                "Kernel time by server, shared GPUs",
+                means="Share of time in which kernels of each server's processes ran, on GPUs that servers"
+                " share, as the driver samples it: a second opinion beside the estimated split of their energy,"
+                " and no part of it.",
+                unit="percentunit",
+                queries=[Query(node(catalog.SERVER_GPU_UTILIZATION), "{{instance}} GPU {{gpu}} {{server}}")],
+                no_data="no GPU is shared",
+            ),
+            timeseries(
                 "Memory used",
                 means="Device memory in use, by GPU. Servers of language models reserve most of it at their"
                 " start, so this says little about load.",

@@ -4,6 +4,7 @@ Their books are kept by hand, through the bookkeeper's doors but without its spl
 pages change with the page alone and not with the physics.
 """
 
+from joulemeter import catalog
 from joulemeter.accounts import NO_POD, Terms
 from joulemeter.attributor import Attributor, Insight
 from joulemeter.baseline import (
@@ -117,6 +118,14 @@ def around(**changes: object) -> Surroundings:
         "pue": 1.0,
         "priced": Priced(),
         "sample_intervals": observed(SAMPLE_INTERVAL.buckets),
+        "process": {
+            catalog.PROCESS_CPU: 12.5,
+            catalog.PROCESS_MEMORY: 55e6,
+            catalog.PROCESS_VIRTUAL_MEMORY: 420e6,
+            catalog.PROCESS_START: 1767139200.25,
+            catalog.PROCESS_OPEN_FDS: 24.0,
+            catalog.PROCESS_MAX_FDS: 1024.0,
+        },
     }
     return Surroundings(**parts | changes)  # type: ignore[arg-type]
 

@@ -273,13 +273,15 @@ STATES = {
     "joulemeter_model_requests_running",
     "joulemeter_simulated",
     "joulemeter_source_up",
+    "process_max_fds",
+    "process_open_fds",
 }
 """Gauges that are 1 or 0, or count what goes on now."""
 
 
 @pytest.mark.parametrize("metric", catalog.ALL, ids=lambda metric: metric.name)
 def test_name_obeys_prometheus(metric: catalog.Metric):
-    assert re.fullmatch(r"joulemeter(_[a-z0-9]+)+", metric.name)
+    assert re.fullmatch(r"(joulemeter|process)(_[a-z0-9]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     bare = re.sub("_per_(kwh|token)$", "", metric.name.removesuffix("_total"))  # a rate by its customary unit
     if "currency" in metric.labels:  # the unit of money is a label

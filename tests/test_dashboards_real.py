@@ -40,6 +40,7 @@ QUERIES = {
 CLASSES = "joulemeter-model/J / generated token by throughput/"
 EMPTY = {
     "joulemeter-fleet/Firing alerts/A": "no alert is evaluated over the past",
+    "joulemeter-gpu/Kernel time by server, shared GPUs/A": "no GPU of these nodes is shared",
     "joulemeter-model/Median J of a request/A": "these servers do not show lengths of requests",
     **{f"{CLASSES}{letter}": "no five minutes had such a throughput" for letter in "ABHI"},
 }

@@ -16,7 +16,7 @@ from joulemeter.server_config import DIALECTS
 ROOT = generate.ROOT
 REFERENCE = reference.build()
 SETTINGS = keys.settings()
-SERIES = re.compile(r"`(joulemeter_\w+)`")
+SERIES = re.compile(r"`((?:joulemeter|process)_\w+)`")
 
 
 def raw(key: str, value: object) -> dict[str, object]:

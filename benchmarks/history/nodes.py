@@ -22,7 +22,13 @@ from joulemeter.accounts import Terms
 from joulemeter.attributor import Attributor
 from joulemeter.baselines import Baselines
 from joulemeter.bookkeeper import Bookkeeper
-from joulemeter.catalog import COST_COMPONENTS, OBSERVATION_DURATION, SAMPLE_INTERVAL
+from joulemeter.catalog import (
+    COST_COMPONENTS,
+    OBSERVATION_DURATION,
+    PROCESS_CPU,
+    PROCESS_MEMORY,
+    SAMPLE_INTERVAL,
+)
 from joulemeter.grid_polls import Polls
 from joulemeter.grid_view import GridView
 from joulemeter.histogram import HistogramValue
@@ -269,6 +275,7 @@ class Room:
             pue=self.site.pue,
             priced=Priced(CURRENCY, COST_COMPONENTS, PER_KWH.at(BEGIN_TIMESTAMP_SECONDS + seconds)[0]),
             sample_intervals=_counted(SAMPLE_INTERVAL.buckets, {0.05: rounds - late, 0.06: late}),
+            process={PROCESS_CPU: 0.015 * seconds, PROCESS_MEMORY: 54e6 + 1e6 * math.sin(seconds / 7e3)},
         )
 
     def _status(self, uuid: str) -> GpuStatus:

@@ -366,4 +366,17 @@ BUILD_INFO = Metric(
     ("version", "pythonversion"),
 )
 
+# ---------------------------------------------------------------------------------------------- our process
+PROCESS_CPU = Metric(
+    "process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds."
+)
+PROCESS_MEMORY = Metric("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.")
+PROCESS_VIRTUAL_MEMORY = Metric("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.")
+PROCESS_START = Metric(
+    "process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."
+)
+PROCESS_OPEN_FDS = Metric("process_open_fds", "gauge", "Number of open file descriptors.")
+PROCESS_MAX_FDS = Metric("process_max_fds", "gauge", "Maximum number of open file descriptors.")
+"""These six have the names that Prometheus's clients in all languages give them."""
+
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

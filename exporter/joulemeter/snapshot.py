@@ -56,6 +56,8 @@ class Surroundings:
     sample_intervals: HistogramValue
     kubernetes: Mapping[str, bool] = field(default_factory=dict)
     """Whether the API server and the kubelet answered when they were last asked, where pods are looked for."""
+    process: Mapping[Metric, float] = field(default_factory=dict)
+    """What the daemon's own process takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +265,5 @@ def _own(around: Surroundings) -> Iterator[Row]:
     yield catalog.LAST_TICK, (), around.at_timestamp_seconds
     yield catalog.SIMULATED, (), around.simulated
     yield catalog.BUILD_INFO, (around.version, around.python_version), 1
+    for metric, value in around.process.items():
+        yield metric, (), value

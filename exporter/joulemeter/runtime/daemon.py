@@ -30,6 +30,7 @@ from joulemeter.runtime.health import ServerHealth
 from joulemeter.runtime.http import PageClient
 from joulemeter.runtime.kubernetes import Kubernetes
 from joulemeter.runtime.observer import Observer
+from joulemeter.runtime.own_process import OwnProcess
 from joulemeter.runtime.owners import OwnerFinder
 from joulemeter.runtime.sampler import Sampler
 from joulemeter.runtime.state import StateDirectory, read_text
@@ -182,6 +183,7 @@ def build_observer(
     )
     interval_seconds = config.observation.interval_seconds
     release = version("joulemeter")
+    process = OwnProcess()
 
     def snapshot(observer: Observer) -> Snapshot:
         now_timestamp_seconds = wall_clock()
@@ -208,6 +210,7 @@ def build_observer(
                 ),
                 sample_intervals=sampler.intervals.value(),
                 kubernetes={} if kubernetes is None else kubernetes.up(),
+                process=process.read(),
             ),
         )
 
