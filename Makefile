@@ -48,7 +48,7 @@ bench-truth: $(INSTALLED) ## the split against the simulator's truth, kept in do
 bench-truth-quick: $(INSTALLED) ## a small part of it, printed only, in a minute or two
 	PYTHONPATH=. $(BIN)/python -m benchmarks.truth.report --quick
 
-bench-alerts: $(INSTALLED) tools ## four weeks of every traffic under the alerts on a real Prometheus; an hour, one core
+bench-alerts: $(INSTALLED) tools ## four weeks of every traffic under the alerts on a real Prometheus; 40 minutes on two cores
 	PYTHONPATH=. $(BIN)/python -m benchmarks.alerts --write
 
 bench-alerts-quick: $(INSTALLED) tools ## a week with one regression, printed only, in a minute

@@ -1,6 +1,8 @@
 """One case: simulated, back-filled, recorded, evaluated; and what of it was false, found, or missed."""
 
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,18 @@ from benchmarks.truth.ratios import DAY_SECONDS
 RULES: Final = ROOT / "dashboards/generated/prometheus/rules.yaml"
 WANTED_SECONDS: Final = ((1.25, 2700.0), (1.15, 3600.0), (1.10, 7200.0))
 """How soon a regression is to be found whose true ratio, over the first hour, is at least that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Tells how far a run is, in seconds since the bench began."""
+
+    begun_timestamp_seconds: float
+
+    def __call__(self, text: str) -> None:
+        """Tell it."""
+        seconds = time.time() - self.begun_timestamp_seconds
+        print(f"{seconds:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
