@@ -57,8 +57,8 @@ bench-alerts-quick: $(INSTALLED) tools ## a week with one regression, printed on
 render: $(INSTALLED) ## pictures of the dashboards with simulated days, in docs/images; 1 GB of npm packages
 	PYTHONPATH=. $(BIN)/python tools/render/render.py
 
-tools: ## what pip cannot bring: a C compiler, promtool, prometheus
-	@echo "== tools that pip cannot bring: a C compiler, promtool, prometheus"
+tools: ## what pip cannot bring: a C compiler, promtool, prometheus, systemd-analyze
+	@echo "== tools that pip cannot bring: a C compiler, promtool, prometheus, systemd-analyze"
 	@tools/install-tools.sh
 
 $(INSTALLED): pyproject.toml

@@ -1,8 +1,10 @@
 """Fixtures that several test modules need."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -52,6 +54,18 @@ def _tool(name: str) -> str:
     try:
         return tool(name)
     except PrometheusError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        _missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def systemd_analyze() -> str:
+    """The path of systemd-analyze."""
+    return shutil.which("systemd-analyze") or _missing(
+        "systemd-analyze is not on the PATH; run: sudo apt-get install systemd"
+    )
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

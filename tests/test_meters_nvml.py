@@ -275,6 +275,13 @@ def test_node_without_gpus_is_no_error(make_nvml):
 # ---------------------------------------------------------------------------------------------- the library failing
 
 
+def test_devices_that_were_taken_away_are_said(virtual_nvml):
+    for code in (pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_OPERATING_SYSTEM):
+        virtual_nvml.set_error(None, "Init", code)
+        with pytest.raises(MeterError, match="blocked: recreate the container, or restart the service"):
+            NvmlMeter().open()
+
+
 def test_driver_that_is_unloaded_and_loaded_again(meter, virtual_nvml):
     virtual_nvml.set_counter(0, 5000.0)
     assert len(meter.read()) == 2

@@ -203,7 +203,8 @@ def test_listener_of_another_user_or_namespace(proc: Proc):
     proc.socket(LOOPBACK, 500)
     proc.process(100, 1)
     with pytest.raises(
-        DiscoveryError, match=r"not visible: .* as root and with hostPID: true, or set `gpus:"
+        DiscoveryError,
+        match=r"not visible: .* DAC_READ_SEARCH and SYS_PTRACE, .*hostPID: true\), or set `gpus:",
     ):
         listeners(8000, "127.0.0.1", Look(proc.root))
 

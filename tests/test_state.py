@@ -34,6 +34,23 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path):
     assert sorted(path.name for path in state.path.iterdir()) == ["baselines.json", "lock", "requests"]
 
 
+def test_what_is_against_writing_is_told_before_anything_is_made(tmp_path: Path):
+    assert StateDirectory(tmp_path / "a/b").problem() is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").touch()
+    said = StateDirectory(tmp_path / "a/b").problem()
+    assert (
+        said
+        == f"state_dir {tmp_path}/a/b: {tmp_path}/a is no directory; give the daemon a directory of its own"
+    )
+
+
+def test_baselines_that_may_not_be_looked_at_are_an_error_and_none_are_none(tmp_path: Path):
+    assert StateDirectory(tmp_path / "none").look() == ([], None)
+    with pytest.raises(BaselineError, match=r"cannot be read: .*; check its name and permissions"):
+        StateDirectory(tmp_path / ("x" * 300)).look()
+
+
 def test_one_writer(tmp_path: Path):
     state = directory(tmp_path)
     with state.held(), pytest.raises(StateInUseError, match="in use by another joulemeter; stop it, or"):

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Make sure that the tools which pip cannot bring are here: a C compiler (cc), for the virtual GPU library, and promtool
 # and prometheus, for what is asked of them. Both are unpacked from Debian's package below .cache/tools, which needs no
-# root and starts no service. `install-tools.sh cc` looks for the compiler alone. What cannot be installed is named with
-# the command that would; the exit status is then 1.
+# root and starts no service; and systemd-analyze. `install-tools.sh cc` looks for the compiler alone. What cannot be
+# installed is named with the command that would; the exit status is then 1.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -45,6 +45,19 @@ install_promtool() {
     missing=1
 }
 
+# Nearly every machine has it; a slim container has not. Without it one check is skipped, but not in CI.
+install_systemd_analyze() {
+    if have systemd-analyze; then return 0; fi
+    if have apt-get && as_root apt-get update -q >&2 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd >&2 &&
+        have systemd-analyze; then return 0; fi
+    echo "install-tools: no systemd-analyze, which checks deploy/systemd; run: sudo apt-get install systemd" >&2
+    [ -z "${CI:-}" ] || missing=1
+}
+
 install_cc
-[ "${1:-all}" = cc ] || install_promtool
+if [ "${1:-all}" != cc ]; then
+    install_promtool
+    install_systemd_analyze
+fi
 exit "$missing"

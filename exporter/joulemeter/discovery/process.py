@@ -117,7 +117,8 @@ def listeners(port: int, host: str, look: Look | None = None) -> frozenset[int]:
     if not holders:
         raise DiscoveryError(
             f"{host}:{port}: the process that listens there is not visible: it belongs to another user or"
-            f" process namespace; run joulemeter as root and with hostPID: true, or {REMEDY}"
+            " process namespace; run joulemeter as root, or with the capabilities DAC_READ_SEARCH and SYS_PTRACE, in"
+            f" the host's process namespace (hostPID: true), or {REMEDY}"
         )
     for pid in sorted(holders):
         name = _name(pid, proc)

@@ -34,12 +34,15 @@ LIBRARY_GONE: Final = frozenset(
 )
 UNSUPPORTED: Final = frozenset({pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
 
+DEVICES_BLOCKED: Final = "the device files are blocked: recreate the container, or restart the service"
+"""Unknown Error too: `systemctl daemon-reload` takes running containers' devices away (nvidia-container-toolkit#48)."""
 REMEDIES: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "install the NVIDIA driver, give the container the `utility` driver"
     " capability, or name another library in JOULEMETER_NVML_LIBRARY",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "load the NVIDIA kernel module (nvidia-smi should list the GPUs)",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the driver was upgraded under us: restart joulemeter",
-    pynvml.NVML_ERROR_OPERATING_SYSTEM: "the device files are blocked: recreate the container",
+    pynvml.NVML_ERROR_OPERATING_SYSTEM: DEVICES_BLOCKED,
+    pynvml.NVML_ERROR_UNKNOWN: DEVICES_BLOCKED,
     pynvml.NVML_ERROR_NO_PERMISSION: "run where the device files /dev/nvidia* may be read",
 }
 

@@ -274,8 +274,14 @@ class Report:
             days = f"{config.baseline.learn_days:g} days"
             self._lines.append(f"  not kept: learned anew over {days} at each start; state_dir keeps them")
             return
+        state = StateDirectory(config.state_dir)
+        problem = state.problem()
+        if problem is not None:
+            self._mend.append(problem)
+            self._lines.append("  not known: see below")
+            return
         try:
-            lines = listed(StateDirectory(config.state_dir), config.baseline.learn_days)
+            lines = listed(state, config.baseline.learn_days)
         except JoulemeterError as error:
             self._mend.append(str(error))
             return

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FILE: Final = "baselines.json"
 LOCK: Final = "lock"
 REQUESTS: Final = "requests"
+OWN_DIRECTORY: Final = "give the daemon a directory of its own"
 MAX_BYTES: Final = 64 * 2**20
 """A baseline that learns takes about 10 kB."""
 
@@ -79,6 +80,14 @@ class StateDirectory:
         """Where the baselines are."""
         return self.path / FILE
 
+    def problem(self) -> str | None:
+        """Say why this user could not write here, None if nothing is against it; nothing is made."""
+        there = next(path for path in (self.path, *self.path.parents, Path()) if os.access(path, os.F_OK))
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            return None
+        reason = f"{there} may not be written by this user" if there.is_dir() else f"{there} is no directory"
+        return f"state_dir {self.path}: {reason}; {OWN_DIRECTORY}"
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Be the one writer while the block runs.
@@ -90,9 +99,7 @@ class StateDirectory:
             (self.path / REQUESTS).mkdir(parents=True, exist_ok=True)
             lock = (self.path / LOCK).open("a")
         except OSError as error:
-            raise StateError(
-                f"state_dir {self.path}: cannot be written: {error}; give the daemon a directory of its own"
-            ) from error
+            raise StateError(f"state_dir {self.path}: cannot be written: {error}; {OWN_DIRECTORY}") from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,11 +128,14 @@ class StateDirectory:
         """Read without being the writer: the baselines, and when they were saved (Unix time; None: never).
 
         Raises:
-            BaselineError: the file cannot be used.
+            BaselineError: the file cannot be used, or not by this user.
         """
-        if not self.file.exists():
-            return [], None
-        return decode_dated(read_text(self.file), source=str(self.file))
+        try:
+            return decode_dated(read_text(self.file), source=str(self.file))
+        except BaselineError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return [], None
+            raise
 
     def save(self, text: str) -> None:
         """Write baselines down.
