@@ -75,20 +75,30 @@ def running(data: Path, config: Mapping[str, object] | None = None, *options: st
         PrometheusError: it is not there, or did not start, with the end of its log.
     """
     data.mkdir(parents=True, exist_ok=True)
-    file, log = data.with_suffix(".yaml"), data.with_suffix(".log")
+    file = data.with_suffix(".yaml")
     file.write_text(json.dumps(config or {}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [
-        tool("prometheus"),
+    with serving(
+        data.with_suffix(".log"),
         f"--config.file={file}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=100y",
-        f"--web.listen-address={address}",
         "--log.level=warn",
         *options,
-    ]
+    ) as url:
+        yield url
+
+
+@contextmanager
+def serving(log: Path, *options: str) -> Iterator[str]:
+    """Run Prometheus with these options, on a free port of loopback, meanwhile; yields its address.
+
+    Raises:
+        PrometheusError: it is not there, or did not start, with the end of its log.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [tool("prometheus"), f"--web.listen-address={address}", *options]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:

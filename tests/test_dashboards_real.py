@@ -15,17 +15,17 @@ import yaml
 
 from benchmarks import prometheus as server
 from benchmarks.history import days as history
-from benchmarks.history import nodes, panels
+from benchmarks.history import nodes, panels, plan
 from dashboards import carbon, exporter, fleet, generate, models, records
 from dashboards import nodes as gpu_board
 
 pytestmark = pytest.mark.timeout(400)
 
 HOURS = 36.0
-SPAN_SECONDS = 12 * nodes.HOUR_SECONDS
+SPAN_SECONDS = 12 * plan.HOUR_SECONDS
 """Half a day up to the end; the same hours of the day before are there too."""
 WITHIN = 0.01
-SMALL, LARGE = (site.model for site in nodes.sites(HOURS * nodes.HOUR_SECONDS, nodes.COARSE))
+SMALL, LARGE = (site.model for site in nodes.sites(HOURS * plan.HOUR_SECONDS, plan.COARSE))
 CHOSEN = {"currency": nodes.CURRENCY}
 BOARDS = {
     path.stem: json.loads(text)
@@ -35,7 +35,7 @@ BOARDS = {
 QUERIES = {
     f"{name}/{asked.panel['title']}/{asked.target['refId']}": asked
     for name, board in BOARDS.items()
-    for asked in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, CHOSEN)
+    for asked in panels.asked_by(board, SPAN_SECONDS, plan.COARSE.scrape_seconds, CHOSEN)
 }
 CLASSES = "joulemeter-model/J / generated token by throughput/"
 EMPTY = {
@@ -49,7 +49,7 @@ EMPTY = {
 
 @pytest.fixture(scope="module")
 def days(prometheus: str, promtool: str, tmp_path_factory: pytest.TempPathFactory) -> history.Days:
-    return history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, nodes.COARSE)
+    return history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, plan.COARSE)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_variables_have_values_and_annotations_have_queries(
 
 @pytest.mark.parametrize("rule", records.RECORDS, ids=lambda rule: rule.record)
 def test_a_record_says_now_what_it_recorded(rule: records.Record, url: str, days: history.Days):
-    at = days.begin_timestamp_seconds + 28 * nodes.HOUR_SECONDS
+    at = days.begin_timestamp_seconds + 28 * plan.HOUR_SECONDS
     recorded, computed = (
         {
             tuple(sorted((k, v) for k, v in one["metric"].items() if k != "__name__")): float(one["value"][1])
@@ -219,7 +219,7 @@ def test_the_table_of_models_says_what_the_simulator_knows(column: str, url: str
 
 def test_against_yesterday(url: str, days: history.Days):
     today = Known(days).per("model_joules", "generated")
-    yesterday = Known(days, nodes.DAY_SECONDS).per("model_joules", "generated")
+    yesterday = Known(days, plan.DAY_SECONDS).per("model_joules", "generated")
     (found,) = answer(url, days, QUERIES[f"{models.UID}/Against yesterday/A"])
     assert numbers(found)[0] + 1 == pytest.approx(today / yesterday, rel=2 * WITHIN)
 
@@ -236,11 +236,11 @@ def test_recorded_hours_add_up_to_the_days_energy_and_to_the_average_of_all_days
         ),
         time=end,
     )["result"]
-    known = Known(days, span=nodes.DAY_SECONDS)
+    known = Known(days, span=plan.DAY_SECONDS)
     said = {one["metric"]["model"]: numbers(one)[0] for one in day}
     assert said == pytest.approx({m: known("model_joules", m) for m in (SMALL, LARGE)}, rel=WITHIN)
     found = answer(url, days, QUERIES[f"{models.UID}/J / generated token, average of 7 days/A"])
-    whole = Known(days, span=HOURS * nodes.HOUR_SECONDS)
+    whole = Known(days, span=HOURS * plan.HOUR_SECONDS)
     said = {one["metric"]["model"]: numbers(one)[-1] for one in found}
     wanted = {m: whole.per("model_joules", "generated", m) for m in (SMALL, LARGE)}
     assert said == pytest.approx(wanted, rel=WITHIN)
@@ -270,7 +270,7 @@ def test_what_is_typed_into_the_variables_counts(url: str, days: history.Days):
     board = BOARDS[models.UID]
     asked = {
         f"{one.panel['title']}/{one.target['refId']}": one
-        for one in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, typed)
+        for one in panels.asked_by(board, SPAN_SECONDS, plan.COARSE.scrape_seconds, typed)
     }
     known = Known(days)
     joules = 2 * known.per("model_joules", "requests") + 1000 * known("model_joules") / (
@@ -307,7 +307,7 @@ def test_a_chosen_model_is_the_only_one_in_the_answers(url: str, days: history.D
     chosen = {**CHOSEN, "model": SMALL}
     asked = {
         one.panel["title"]: one
-        for one in panels.asked_by(board, SPAN_SECONDS, nodes.COARSE.scrape_seconds, chosen)
+        for one in panels.asked_by(board, SPAN_SECONDS, plan.COARSE.scrape_seconds, chosen)
     }
     (found,) = answer(url, days, asked["Energy"])
     assert numbers(found) == pytest.approx([Known(days)("model_joules", SMALL) / KWH], rel=WITHIN)

@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from dashboards.generate import ROOT
 from joulemeter.simulation.library import LIBRARY_VARIABLE
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+HISTORY = (ROOT / "deploy/compose/Dockerfile").read_text()
+"""Of the image that fills the Compose stack's Prometheus."""
 PROJECT: Mapping[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PLACE = "/opt/joulemeter"
 PINNED = re.compile(r"^python:\d+\.\d+\.\d+-[\w-]+$")
@@ -59,6 +62,7 @@ def hadolint(text: str) -> list[str]:
 
 def test_hadolint_has_nothing_to_complain_of():
     assert hadolint(DOCKERFILE) == []
+    assert hadolint(HISTORY) == []
     (complaint,) = hadolint(DOCKERFILE.replace("--no-cache-dir", ""))
     assert "DL3042" in complaint
 
@@ -101,19 +105,20 @@ def test_labels_and_tag_are_those_of_the_project():
     assert chart["appVersion"] == PROJECT["version"]
 
 
-def copied() -> list[tuple[str, str]]:
-    """What the first stage copies from the project: from where, to where."""
+def copied(among: list[Step] = BUILD) -> list[tuple[str, str]]:
+    """What a stage copies from the project: from where, to where."""
     pairs = []
-    for line in arguments("COPY", BUILD):
+    for line in arguments("COPY", among):
         *sources, target = line.split()
-        pairs += [(source, target) for source in sources]
+        pairs += [(source, target) for source in sources if not sources[0].startswith("--from=")]
     return pairs
 
 
-def test_the_build_context_lets_in_all_that_is_copied():
+@pytest.mark.parametrize("text", [DOCKERFILE, HISTORY], ids=["daemon", "history"])
+def test_the_build_context_lets_in_all_that_is_copied(text: str):
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line.startswith("!")]
-    assert copied()
-    for source, _ in copied():
+    assert copied(steps(text))
+    for source, _ in copied(steps(text)):
         assert (ROOT / source).exists()
         assert any(fnmatch(source, pattern) for pattern in allowed), f"{source} is not in .dockerignore"
 
@@ -205,3 +210,46 @@ def test_the_demo_runs_without_a_compiler_and_the_health_check_sees_it(built: Pa
         finally:
             demo.terminate()
             demo.wait(30)
+
+
+# ------------------------------------------------------------------------------------- the history's, by reading
+
+
+def test_the_history_runs_on_the_python_of_the_daemon_as_nobody():
+    assert arguments("FROM", steps(HISTORY))[-1] == arguments("FROM", FINAL)[0]
+    assert arguments("USER", steps(HISTORY)) == ["65534:65534"]
+    assert f'version="{PROJECT["version"]}"' in HISTORY
+
+
+IMPORTED = """
+import sys
+from importlib.metadata import packages_distributions
+before = set(sys.modules)
+import benchmarks.history.__main__
+roots = {name.partition(".")[0] for name in sys.modules.keys() - before}
+print(*{wheel for root in roots for wheel in packages_distributions().get(root, ())})
+print(*{getattr(module, "__file__", None) for name, module in sys.modules.items() if name not in before})
+"""
+
+
+def test_the_history_has_all_that_it_imports():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    wheels, files = (set(line.split()) for line in done.stdout.splitlines())
+    wheels = {wheel.lower().replace("_", "-") for wheel in wheels}
+    (extra,) = re.findall(r"'\./\[(\w+)\]'", HISTORY)
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]]
+    installed = {found.name.lower().replace("_", "-") for found in distributions()}
+    brought = {"joulemeter"}
+    while wanted:
+        name = re.split(r"[<>=!~;\[ ]", wanted.pop())[0].lower().replace("_", "-")
+        if name not in brought:
+            brought.add(name)
+            needed = requires(name) if name in installed else ()
+            wanted += [one for one in needed or () if "extra ==" not in one]
+    assert {"numba", "numpy"} <= wheels <= brought
+    folders = [str(ROOT / source) for source, _ in copied(steps(HISTORY))]
+    own = {file for file in files if file.startswith(f"{ROOT}/") and "site-packages" not in file}
+    assert own
+    assert [file for file in own if not file.startswith(tuple(folders))] == []

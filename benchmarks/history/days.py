@@ -1,7 +1,7 @@
-"""Days of both nodes in one folder of Prometheus's, recording rules included."""
+"""Days of simulated nodes in a folder of Prometheus's, recording rules included."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,12 @@ from typing import Final
 
 from benchmarks import prometheus
 from benchmarks.history import nodes, openmetrics
-from benchmarks.history.nodes import BEGIN_TIMESTAMP_SECONDS, HOUR_SECONDS, Grain, Truth
+from benchmarks.history.nodes import BEGIN_TIMESTAMP_SECONDS, Truth
+from benchmarks.history.openmetrics import Target
+from benchmarks.history.plan import HOUR_SECONDS, Grain, Node
+from benchmarks.history.play import pages
 from dashboards.records import RECORDS, Record
+from joulemeter.snapshot import Snapshot
 
 JOB: Final = "joulemeter"
 CLUSTER: Final = "demo"
@@ -50,41 +54,51 @@ def simulate_days(folder: Path, hours: float, grain: Grain) -> Days:
     for path in files:
         prometheus.fill(path, data)
         path.unlink()
-    days = Days(data, truths, grain, BEGIN_TIMESTAMP_SECONDS, BEGIN_TIMESTAMP_SECONDS + seconds)
-    record(days, folder / "records.om")
-    return days
+    end = BEGIN_TIMESTAMP_SECONDS + seconds
+    record(data, BEGIN_TIMESTAMP_SECONDS, end)
+    return Days(data, truths, grain, BEGIN_TIMESTAMP_SECONDS, end)
 
 
 def _play(number: int, seconds: float, grain: Grain, path: Path) -> Truth:
     site = nodes.sites(seconds, grain)[number]
     truth = Truth(site)
     target = {"cluster": CLUSTER, "job": JOB, "instance": site.instance}
-    with path.open("w") as out:
-        openmetrics.write(out, nodes.pages(site, truth, grain), target)
-        out.write("# EOF\n")
+    write(path, pages(nodes.node(site), grain, truth.add), target)
     return truth
 
 
-def record(days: Days, page: Path) -> None:
-    """Add what the recording rules would have recorded meanwhile.
+def write(path: Path, scrapes: Iterable[tuple[float, Snapshot]], target: Target) -> None:
+    """Write a file of scrapes that `prometheus.fill` takes."""
+    with path.open("w") as out:
+        openmetrics.write(out, scrapes, target)
+        out.write("# EOF\n")
+
+
+def fill(data: Path, node: Node, grain: Grain, target: Target, until_timestamp_seconds: float) -> None:
+    """Play one node, and fill a new folder with what it showed and what would have been recorded."""
+    path = data.with_suffix(".om")
+    write(path, pages(node, grain), target)
+    prometheus.fill(path, data)
+    path.unlink()
+    record(data, node.begin_timestamp_seconds, until_timestamp_seconds)
+
+
+def record(data: Path, since: float, until: float) -> None:
+    """Add what the recording rules would have recorded between two Unix times.
 
     A rule that reads another's record gets the expression in its place: what it would have read.
     """
-    with prometheus.running(days.data) as url, page.open("w") as out:
+    page = data.with_name("records.om")
+    with prometheus.running(data) as url, page.open("w") as out:
         for rule in RECORDS:
             answer = prometheus.asked(
-                url,
-                "query_range",
-                query=in_full(rule),
-                start=days.begin_timestamp_seconds,
-                end=days.end_timestamp_seconds,
-                step=RECORD_SECONDS,
+                url, "query_range", query=in_full(rule), start=since, end=until, step=RECORD_SECONDS
             )
             for series in answer["result"]:
                 labels = {**series["metric"], "__name__": rule.record}
                 openmetrics.write_series(out, labels, series["values"])
         out.write("# EOF\n")
-    prometheus.fill(page, days.data)
+    prometheus.fill(page, data)
     page.unlink()
 
 

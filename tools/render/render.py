@@ -28,7 +28,7 @@ from typing import Any, Final
 from PIL import Image
 
 from benchmarks import prometheus
-from benchmarks.history import nodes, panels
+from benchmarks.history import nodes, panels, plan
 from benchmarks.history.days import Days, simulate_days
 
 HERE: Final = Path(__file__).parent
@@ -43,7 +43,7 @@ GENERATED: Final = ROOT / "dashboards/generated"
 
 HOURS: Final = 60.0
 """Until noon of the third day: the traffic's first day, a yesterday, and a half."""
-SPAN_SECONDS: Final = nodes.DAY_SECONDS
+SPAN_SECONDS: Final = plan.DAY_SECONDS
 CHOSEN: Final = {"currency": nodes.CURRENCY}
 LIMIT_BYTES: Final = 200_000
 """Of a picture in the repository."""
@@ -62,7 +62,7 @@ def main() -> None:
     if not arguments.redraw:
         say(f"simulating {HOURS:g} hours of two nodes, some minutes ...")
         shutil.rmtree(DAYS, ignore_errors=True)
-        NOTES.write_bytes(pickle.dumps(simulate_days(DAYS, HOURS, nodes.FINE)))
+        NOTES.write_bytes(pickle.dumps(simulate_days(DAYS, HOURS, plan.FINE)))
     bundle()
     days: Days = pickle.loads(NOTES.read_bytes())  # noqa: S301 - our own
     with prometheus.running(days.data) as url:

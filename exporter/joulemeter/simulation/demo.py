@@ -4,9 +4,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from joulemeter.config import Config, with_overrides
+from joulemeter.config import parse, with_overrides
 from joulemeter.runtime.daemon import run_daemon
 from joulemeter.runtime.exposition import Exposition
 from joulemeter.runtime.observer import Observer
@@ -17,8 +18,33 @@ from joulemeter.simulation.node import DEMO, VirtualNode
 from joulemeter.snapshot import Snapshot
 
 REFRESH_SECONDS: Final = 2.0
-ZERO_HOLD_SECONDS: Final = 5.0
-"""Shorter than the daemon's default, so that the first figures show within twenty seconds."""
+SITE: Final = parse(
+    {
+        "zero_hold_seconds": 5,  # shorter than the default, so that the first figures show within twenty seconds
+        "time_zone": "UTC",
+        "pue": 1.2,
+        "price": {
+            "per_kwh": 0.26,
+            "time_of_use": [
+                {"from": "17:00", "to": "21:00", "per_kwh": 0.34},
+                {"from": "22:00", "to": "06:00", "per_kwh": 0.19},
+            ],
+            "currency": "EUR",
+            "gpu_hour": 2.0,
+        },
+        "grid": {
+            "sources": ["fixed"],
+            "fixed": {
+                "intensity_grams_per_kwh": 310,
+                "time_of_day": [
+                    {"from": "10:00", "to": "16:00", "intensity_grams_per_kwh": 190},
+                    {"from": "18:00", "to": "22:00", "intensity_grams_per_kwh": 420},
+                ],
+            },
+        },
+    }
+)
+"""What the node's power costs and causes, made up, as the configuration file of a real one would say it."""
 
 
 def run_demo(listen: str, seconds: float | None) -> None:
@@ -34,10 +60,9 @@ def run_demo(listen: str, seconds: float | None) -> None:
     with VirtualNode(DEMO) as node:
         os.environ.update(node.environment)
         servers = tuple(
-            ServerConfig(f"{server.url}/metrics", server.plan.model.rpartition("/")[2].lower())
-            for server in node.servers
+            ServerConfig(f"{server.url}/metrics", server_name(server.plan.model)) for server in node.servers
         )
-        config = with_overrides(Config(servers=servers, zero_hold_seconds=ZERO_HOLD_SECONDS), (), listen)
+        config = with_overrides(replace(SITE, servers=servers), (), listen)
         asyncio.run(
             run_daemon(
                 config,
@@ -47,6 +72,11 @@ def run_demo(listen: str, seconds: float | None) -> None:
                 ],
             )
         )
+
+
+def server_name(model: str) -> str:
+    """Return what the demo calls the server of a model."""
+    return model.rpartition("/")[2].lower()
 
 
 def _say(text: str) -> None:

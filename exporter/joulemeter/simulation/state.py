@@ -16,6 +16,7 @@ from joulemeter.errors import JoulemeterError
 from joulemeter.simulation import layout
 from joulemeter.simulation.draw import Slot, append, ring_joules
 
+DRIVER_VERSION = "580.95.05"
 THROTTLE_FIELD = 74  # the first of the six, NVML_FI_DEV_PERF_POLICY_POWER
 
 
@@ -36,6 +37,10 @@ class VirtualGpu:
     quantum_millijoules: int = 1
     has_energy_counter: bool = True
 
+    def uuid_at(self, index: int) -> str:
+        """Return the UUID that it has at an index of a node."""
+        return self.uuid or f"GPU-00000000-0000-4000-8000-{index:012x}"
+
 
 class NvmlState:
     """The state of a virtual node, live in shared memory."""
@@ -46,7 +51,7 @@ class NvmlState:
 
     @classmethod
     def create(
-        cls, path: Path, gpus: Sequence[VirtualGpu], *, driver_version: str = "580.95.05"
+        cls, path: Path, gpus: Sequence[VirtualGpu], *, driver_version: str = DRIVER_VERSION
     ) -> "NvmlState":
         """Make a new node in a new file; a library that maps an old one takes it at its next init.
 
@@ -250,7 +255,7 @@ class NvmlState:
 
 def _fill(board: layout.Gpu, gpu: VirtualGpu, index: int, now: float) -> None:
     board.product = gpu.product.encode()
-    board.uuid = (gpu.uuid or f"GPU-00000000-0000-4000-8000-{index:012x}").encode()
+    board.uuid = gpu.uuid_at(index).encode()
     board.present = 1
     board.has_energy_counter = gpu.has_energy_counter
     board.update_period_seconds = gpu.update_period_seconds
