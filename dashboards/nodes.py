@@ -117,13 +117,13 @@ def gpus() -> Row:
                 no_data=NOT_SAID,
             ),
             timeseries(
-                "Kernel time by server, shared GPUs",
-                means="Share of time in which kernels of each server's processes ran, on GPUs that servers"
-                " share, as the driver samples it: a second opinion beside the estimated split of their energy,"
-                " and no part of it.",
-                unit="percentunit",
-                queries=[Query(node(catalog.SERVER_GPU_UTILIZATION), "{{instance}} GPU {{gpu}} {{server}}")],
-                no_data="no GPU is shared",
+                "Temperature",
+                means="Temperature of every GPU. A GPU that runs hotter than its neighbours at the same"
+                " power has a cooling problem.",
+                unit="celsius",
+                queries=[Query(node(catalog.GPU_TEMPERATURE), "{{instance}} GPU {{gpu}}")],
+                no_data=NOT_SAID,
+                from_zero=False,
             ),
             timeseries(
                 "Memory used",
@@ -132,15 +132,17 @@ def gpus() -> Row:
                 unit="bytes",
                 queries=[Query(node(catalog.GPU_MEMORY_USED), "{{instance}} GPU {{gpu}}")],
                 no_data=NOT_SAID,
+                width=8,
             ),
             timeseries(
-                "Temperature",
-                means="Temperature of every GPU. A GPU that runs hotter than its neighbours at the same"
-                " power has a cooling problem.",
-                unit="celsius",
-                queries=[Query(node(catalog.GPU_TEMPERATURE), "{{instance}} GPU {{gpu}}")],
-                no_data=NOT_SAID,
-                from_zero=False,
+                "Kernel time by server, shared GPUs",
+                means="Share of time in which kernels of each server's processes ran, on GPUs that servers"
+                " share, as the driver samples it: a second opinion beside the estimated split of their energy,"
+                " and no part of it.",
+                unit="percentunit",
+                queries=[Query(node(catalog.SERVER_GPU_UTILIZATION), "{{instance}} GPU {{gpu}} {{server}}")],
+                no_data="no GPU is shared",
+                width=8,
             ),
             timeseries(
                 "Throttling by reason",
@@ -155,6 +157,7 @@ def gpus() -> Row:
                 ],
                 no_data=NOT_SAID,
                 colours={"^thermal$": "red", "^power_cap$": "yellow"},
+                width=8,
             ),
         ],
     )
