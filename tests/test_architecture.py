@@ -82,6 +82,7 @@ LAYERS = (
     {
         "ownership",
         "priors",
+        "context_length",
         "engine_work",
         "equations",
         "estimator",

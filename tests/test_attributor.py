@@ -75,6 +75,61 @@ def test_a_group_of_boards_is_learned_as_one_and_split_one_by_one():
     assert attributor.insight(A).joules_per_token[Phase.DECODE] > 0
 
 
+def under_way(first: Used, *others: Used) -> float:
+    """How many steps more than were counted a window is taken to have."""
+    uses = {A: first, **{User(f"t{number}", "b"): use for number, use in enumerate(others)}}
+    window = Measured(BOARD, 6000.0, 10.0)
+    return Attributor().attribute({"GPU-0": window}, uses).works[A].steps - (first.work.steps or 0.0)
+
+
+def test_half_a_step_is_under_way_where_requests_run_at_an_edge():
+    assert under_way(Used(decoding(100), ON, running=(0, 1))) == 0.5
+    assert under_way(Used(decoding(100), ON, running=(3, 0))) == -0.5
+    assert under_way(Used(decoding(100), ON, running=(2, 5))) == 0
+
+
+def test_models_that_take_turns_have_one_step_under_way_together():
+    other = Used(decoding(50), ON, running=(0, 2))
+    elsewhere = Used(decoding(50), frozenset({"GPU-1"}), running=(0, 2))
+    assert under_way(Used(decoding(100), ON, running=(0, 1)), other) == 0.25
+    assert under_way(Used(decoding(100), ON, running=(0, 1)), elsewhere) == 0.5
+
+
+def test_counts_that_are_laid_over_time_are_no_step_behind():
+    work = Work(generation_tokens=100, running_seconds=10.0)
+    attributed = [
+        Attributor().attribute({"GPU-0": Measured(BOARD, 6000.0, 10.0)}, {A: Used(work, ON, running=running)})
+        for running in ((0, 0), (0, 1))
+    ]
+    assert attributed[0].works == attributed[1].works
+
+
+def test_a_prompt_that_is_being_computed_at_an_edge_is_no_decoding():
+    parts = parts_of(5000, {A: Used(Work(running_seconds=10, steps=0.0), ON, running=(0, 1))})
+    assert parts[A, Phase.PREFILL] == pytest.approx(5000)
+
+
+def test_prompts_do_not_pay_for_the_step_that_is_cut_by_the_edge_after_them():
+    """Requests one at a time, each begun in one window and ended in the next: the cut step's count is in the second."""
+    step_joules, prompt_joules, token_joules = 60.0, 0.56, 1.16
+    attributor, random = Attributor(), Random(0)
+    for _ in range(400):
+        prompt, early, late = random.randint(100, 600), random.randint(80, 160), random.randint(80, 160)
+        cut_joules = random.random() * (step_joules + token_joules)
+        for work, joules, running in (
+            (
+                Work(prompt, generation_tokens=early + 1, steps=early + 1, first_tokens=1),
+                step_joules + prompt * prompt_joules + early * (step_joules + token_joules) + cut_joules,
+                (0.0, 1.0),
+            ),
+            (decoding(late), late * (step_joules + token_joules) - cut_joules, (1.0, 0.0)),
+        ):
+            attributor.attribute(
+                {"GPU-0": Measured(BOARD, joules, 10.0)}, {A: Used(work, ON, running=running)}
+            )
+    assert attributor.insight(A).joules_per_token[Phase.PREFILL] == pytest.approx(prompt_joules, rel=0.05)
+
+
 def test_what_an_engine_times_itself_wins_over_the_estimate():
     """Three quarters of the steps' time went into prompts, whatever the tokens say."""
     attributor, random = Attributor(), Random(0)

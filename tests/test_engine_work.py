@@ -33,9 +33,9 @@ def test_uncounted_steps_come_from_the_mean_batch(told: dict[str, float]):
     assert got.steps == pytest.approx(1000)
 
 
-def test_context_is_read_once_a_step():
-    work = Work(generation_tokens=10_000, steps=1000, first_tokens=0, context_token_seconds=3000 * 5.0)
-    assert engine_work(work, 10.0, 5.0).context_reads == pytest.approx(3000 * 1000)
+def test_every_decoded_token_reads_its_context():
+    work = Work(generation_tokens=10_100, steps=1000, first_tokens=100)
+    assert engine_work(work, 10.0, 5.0, context_tokens=300.0).context_reads == 10_000 * 300
 
 
 def test_nothing_done_is_nothing():
@@ -59,11 +59,6 @@ def test_a_model_that_shares_made_tokens_only_while_its_requests_ran():
     work = Work(generation_tokens=101, first_tokens=1, running_seconds=2.0, inter_token_seconds=2.0)
     assert engine_work(work, 10.0, 10.0, shares=True).steps == pytest.approx(101, rel=0.15)
     assert engine_work(work, 10.0, 10.0).steps == pytest.approx(101, rel=0.01)  # a batch is one at least
-
-
-def test_context_of_few_short_requests_comes_from_their_lengths():
-    work = Work(400, 100, 201, 0, 1.4, steps=201, first_tokens=1, context_token_seconds=0.0)
-    assert engine_work(work, 10.0, 1.4).context_reads == pytest.approx(200 * 600, rel=0.15)
 
 
 def test_steps_without_a_count_or_a_time_are_called_guessed():

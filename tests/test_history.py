@@ -41,6 +41,15 @@ def test_work_counts_from_the_first_page_and_is_interpolated():
     assert server.at(99)["m"].generation_tokens == 100
 
 
+def test_requests_that_ran_are_those_of_the_page_before():
+    server = history()
+    assert server.running_at(10.0, "m") == 0
+    for at, running in ((10, 3), (11, 5)):
+        server.observe(Page().add(Role.RUNNING, running, None).at(at), default_model="?")
+    assert [server.running_at(at, "m") for at in (9.0, 10.0, 10.5, 11.0, 20.0)] == [0, 3, 3, 5, 5]
+    assert server.running_at(11.0, "another") == 0
+
+
 def test_t6_cached_tokens_are_taken_out_of_a_prompt_counter_that_includes_them():
     server = history()
     for at, prompt, cached in ((0, 100, 40), (1, 1100, 680)):

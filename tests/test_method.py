@@ -7,6 +7,7 @@ import pytest
 
 from joulemeter.attribution import GpuWindow, Use, split
 from joulemeter.busy import Tick, idle_seconds
+from joulemeter.context_length import ContextLength
 from joulemeter.engine_work import engine_work
 from joulemeter.estimator import Estimate
 from joulemeter.history import Work
@@ -22,7 +23,8 @@ def recomputed() -> dict[str, float]:
     ticks = [*[Tick(0.1, busy_watts)] * 80, *[Tick(0.1, 120.0)] * 20]
     idle_joules = 120.0 * idle_seconds(ticks, 120.0, 434.0)
     work = Work(18_000, 2_000, 6_040, 40, 58.0, 950, 40, None, 29_000)
-    done = engine_work(work, 10.0, 8.0)
+    context_tokens = ContextLength().advance(work, 10.0, 1.0)
+    done = engine_work(work, 10.0, 8.0, context_tokens=context_tokens)
     prefill_joules, decode_joules = Estimate(ENGINE_JOULES).joules(done)
     user = User("chat", "m")
     parts = split(GpuWindow(4310.0, idle_joules), {user: Use(prefill_joules, decode_joules)})

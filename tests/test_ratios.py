@@ -3,13 +3,16 @@
 benchmarks/truth/ratios.py runs weeks of every scenario; this keeps it honest in seconds.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.truth.books import VLLM
 from benchmarks.truth.ratios import DAY_SECONDS, Ratios, line, ratios
-from benchmarks.truth.scenario import Scenario
-from benchmarks.truth.scenarios import SCENARIOS, regressed
+from benchmarks.truth.scenario import Scenario, served
+from benchmarks.truth.scenarios import CHAT, DAY, LLAMA_8B, SCENARIOS, regressed
+from benchmarks.truth.traffic import Traffic
 from joulemeter.baseline import Basis
 from joulemeter.model import Role
 
@@ -42,6 +45,17 @@ def test_every_hour_shows_what_went_wrong(name: str, decode_power: float, step_t
     assert len(fine) >= 1
     assert np.abs(fine - 1.0).max() < 0.001
     assert worse.max() > 1.0 + 0.5 * (decode_power + step_time), "or there is nothing to see"
+
+
+def test_longer_prompts_are_nothing_wrong_where_a_page_comes_every_five_seconds():
+    """Most requests begin and end between two pages: the gauge of context alone says 5 points too much."""
+    kinds = (
+        replace(CHAT, until_seconds=FROM_HOUR * 3600.0),
+        replace(CHAT, prompt_tokens=1200, output_tokens=300, from_seconds=FROM_HOUR * 3600.0),
+    )
+    (one,) = found(served(LLAMA_8B, Traffic(replace(DAY, peak=5.0), kinds), SECONDS), observe_seconds=5.0)
+    assert one.hours[-1] > FROM_HOUR
+    assert np.abs(one.errors()).max() < 2.0
 
 
 def test_models_that_share_a_gpu_are_compared_apart():

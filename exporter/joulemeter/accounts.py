@@ -117,6 +117,18 @@ class ServerAccount:
         self.settled_until_seconds = until_seconds
         return passed
 
+    @property
+    def page_seconds(self) -> float:
+        """Mean time between the pages of what `take` last passed."""
+        begun_seconds, until_seconds = self.taken_seconds
+        pages = self.history.midpoints_between(begun_seconds, until_seconds)
+        return (until_seconds - begun_seconds) / max(1, len(pages))
+
+    def running(self, model: str) -> tuple[float, float]:
+        """Return a model's running requests where `take` last began, and where it ended."""
+        begun_seconds, until_seconds = self.taken_seconds
+        return self.history.running_at(begun_seconds, model), self.history.running_at(until_seconds, model)
+
     def opening(self, model: str) -> Work:
         """Return what a model counted in the first second that `take` last passed."""
         begun_seconds, until_seconds = self.taken_seconds

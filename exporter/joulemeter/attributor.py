@@ -6,14 +6,16 @@ that costs from all the windows before (`estimator`); then each GPU's energy is 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from joulemeter.attribution import GpuWindow, Use, split
 from joulemeter.boards import Boards, Drawn
+from joulemeter.context_length import ContextLength
 from joulemeter.engine_work import EngineWork, engine_work, phase_seconds, started_requests
 from joulemeter.equations import Equation, Equations, Prompts
 from joulemeter.estimator import Estimator
+from joulemeter.history import Work
 from joulemeter.model import Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES, PHASE_WATTS, PREFILL_SURPLUS_RATIO, Levels, levels
 from joulemeter.windows import Measured, Used
@@ -60,6 +62,7 @@ class Attributor:
         self._boards = Boards(expected)
         self._engines = Estimator(engine_joules)
         self._equations = Equations()
+        self._contexts: dict[User, ContextLength] = {}
         self._phases = Estimator(PHASE_WATTS)
         """What each phase draws, where an engine measures how long each took."""
 
@@ -83,6 +86,7 @@ class Attributor:
     def forget(self, user: User) -> None:
         """Drop a model that is long gone."""
         self._equations.forget(user)
+        self._contexts.pop(user, None)
         self._engines.forget(user)
         self._phases.forget(user)
 
@@ -96,7 +100,7 @@ class Attributor:
         on = {uuid: {user: use for user, use in uses.items() if uuid in use.gpus} for uuid in measured}
         prompts = {user: self._prompt_joules(user, use) for user, use in uses.items()}
         drawn = {uuid: self._boards.look(window, on[uuid], prompts) for uuid, window in measured.items()}
-        works = {user: _work(user, uses, measured, drawn, prompts[user]) for user in uses}
+        works = {user: self._work(user, uses, measured, drawn, prompts[user]) for user in uses}
         self._learn(measured, drawn, works, uses)
         parts = {}
         for uuid, window in measured.items():
@@ -110,6 +114,32 @@ class Attributor:
     def _prompt_joules(self, user: User, use: Used) -> float:
         _, per_prompt_token, *_ = self.engine_joules(user)
         return per_prompt_token * max(0.0, use.work.prompt_tokens)
+
+    def _work(
+        self,
+        user: User,
+        uses: Mapping[User, Used],
+        measured: Mapping[str, Measured],
+        drawn: Mapping[str, Drawn],
+        prompt_joules: float,
+    ) -> EngineWork:
+        use = uses[user]
+        uuids = sorted(use.gpus & measured.keys())
+        if not uuids:
+            return EngineWork()
+        floor_watts = math.fsum(drawn[uuid].busy_watts for uuid in uuids)
+        duration_seconds = max(measured[uuid].duration_seconds for uuid in uuids)
+        context = self._contexts.setdefault(user, ContextLength())
+        return engine_work(
+            _with_steps_under_way(user, uses),
+            duration_seconds,
+            math.fsum(drawn[uuid].busy_seconds for uuid in uuids) / len(uuids),
+            context_tokens=context.advance(use.work, duration_seconds, use.page_seconds),
+            prefill_seconds=_prompt_seconds(prompt_joules, floor_watts),
+            shares=any(
+                other.work.any and other.gpus & use.gpus for one, other in uses.items() if one != user
+            ),
+        )
 
     def _learn(
         self,
@@ -184,24 +214,28 @@ class Attributor:
         return Use(prefill_joules * share, decode_joules * share, use.has_phases, use.loaded)
 
 
-def _work(
-    user: User,
-    uses: Mapping[User, Used],
-    measured: Mapping[str, Measured],
-    drawn: Mapping[str, Drawn],
-    prompt_joules: float,
-) -> EngineWork:
+def _with_steps_under_way(user: User, uses: Mapping[User, Used]) -> Work:
+    """Return a model's work with the half of a step that is done, on average, at an edge at which requests run.
+
+    A step is counted when it ends. In steady traffic what a window lacks at its end it has too much at its beginning;
+    a window with a request's beginning has only the end, and prompts would pay for it. Where several models run
+    at an edge, they take turns. A count that is laid over time is no step behind, nor is a prompt that is being
+    computed a step that decodes.
+    """
     use = uses[user]
-    uuids = sorted(use.gpus & measured.keys())
-    if not uuids:
-        return EngineWork()
-    floor_watts = math.fsum(drawn[uuid].busy_watts for uuid in uuids)
-    return engine_work(
-        use.work,
-        max(measured[uuid].duration_seconds for uuid in uuids),
-        math.fsum(drawn[uuid].busy_seconds for uuid in uuids) / len(uuids),
-        prefill_seconds=_prompt_seconds(prompt_joules, floor_watts),
-        shares=any(other.work.any and other.gpus & use.gpus for one, other in uses.items() if one != user),
+    work = use.work
+    if work.generation_tokens <= 0 or (work.steps is None and work.inter_token_seconds is None):
+        return work
+    begun, ended = (
+        0.5 / max(1, sum(other.running[edge] > 0 and bool(other.gpus & use.gpus) for other in uses.values()))
+        for edge in (0, 1)
+    )
+    first, last = use.running
+    steps = ended * (last > 0) - begun * (first > 0)
+    return replace(
+        work,
+        generation_tokens=work.generation_tokens + ended * last - begun * first,
+        steps=None if work.steps is None else work.steps + steps,
     )
 
 

@@ -303,7 +303,15 @@ class Bookkeeper:
                 user = User(name, model)
                 if server.counts_tokens:
                     self.ledger.add_work(user, work)
-                uses[user] = Used(work, uuids, server.has_phases, loaded, server.opening(model))
+                uses[user] = Used(
+                    work,
+                    uuids,
+                    server.has_phases,
+                    loaded,
+                    server.opening(model),
+                    server.page_seconds,
+                    server.running(model),
+                )
         return uses
 
     def _settle_unattributed(self, uuid: str, reason: str, now_seconds: float) -> None:

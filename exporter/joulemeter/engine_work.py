@@ -11,8 +11,6 @@ from typing import Protocol
 
 from joulemeter.history import Work
 
-GAUGE_RUNNING_SECONDS = 10.0
-"""Seconds of running requests from which on the gauge of context tells more than the lengths of requests."""
 WHOLE_RATIO = 0.6
 """Of the running requests' time, what the time between tokens must come to, to be believed."""
 
@@ -107,6 +105,7 @@ def engine_work(
     duration_seconds: float,
     busy_seconds: float,
     *,
+    context_tokens: float = 0.0,
     prefill_seconds: float = 0.0,
     shares: bool = False,
 ) -> EngineWork:
@@ -120,6 +119,7 @@ def engine_work(
         work: what the server counted, an increase; what it does not count is None.
         duration_seconds: of the window, > 0.
         busy_seconds: how much of it the GPU was busy, >= 0.
+        context_tokens: what a decoded token read, in the mean (`context_length`).
         prefill_seconds: about how long its prompts took to compute, if nothing else ran.
         shares: whether other models were busy on the GPU too.
     """
@@ -143,13 +143,12 @@ def engine_work(
     else:
         steps = max(0.0, work.steps)
         prefill_steps = _prefill_steps(steps, started, busy_ratio) if decoded > 0 else steps
-        decode_steps = steps - alone_ratio * prefill_steps
     return EngineWork(
         steps,
         prefill_steps * (1.0 + alone_ratio) / 2,
         prompt_tokens,
         decoded,
-        _context_reads(work, started, decoded, decode_steps, decoding_seconds),
+        decoded * context_tokens,
         guessed=work.steps is None and work.inter_token_seconds is None,
     )
 
@@ -160,27 +159,6 @@ def started_requests(work: Work) -> float:
     if work.generation_tokens > 0:
         started = min(started, work.generation_tokens)
     return max(0.0, started)
-
-
-def _context_reads(
-    work: Work, started: float, decoded: float, decode_steps: float, decoding_seconds: float
-) -> float:
-    """Context tokens read: by the gauge, which a few short requests slip through, or by the requests' own lengths.
-
-    The gauge needs many running requests to be worth its samples; lengths need requests that began in the window.
-    """
-    if decoded <= 0:
-        return 0.0
-    by_gauge = by_length = None
-    if work.context_token_seconds is not None and decoding_seconds > 0:
-        by_gauge = max(0.0, work.context_token_seconds) / decoding_seconds * decode_steps
-    if started >= 1.0:
-        prompt_tokens = max(0.0, work.prompt_tokens + work.cached_prompt_tokens) / started
-        by_length = decoded * (prompt_tokens + decoded / started / 2)
-    if by_gauge is None or by_length is None:
-        return by_gauge or by_length or 0.0
-    trust = work.running_seconds / (work.running_seconds + GAUGE_RUNNING_SECONDS)
-    return trust * by_gauge + (1.0 - trust) * by_length
 
 
 def _prefill_steps(steps: float, started: float, busy_ratio: float) -> float:

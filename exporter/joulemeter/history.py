@@ -6,7 +6,7 @@ nothing runs.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -191,6 +191,7 @@ class _ModelState:
 class _Point:
     at_seconds: float
     work: dict[str, Work]
+    running: dict[str, float]
 
 
 class ServerHistory:
@@ -218,6 +219,11 @@ class ServerHistory:
     def running(self, model: str) -> float | None:
         """Running requests of a loaded model at the latest observation."""
         return self._models[model].running if model in self.loaded else None
+
+    def running_at(self, at_seconds: float, model: str) -> float:
+        """Running requests of a model on the latest page before an instant, or just then; 0 if there is none."""
+        after = bisect_right(self._points, at_seconds, key=lambda point: point.at_seconds)
+        return self._points[after - 1].running.get(model, 0.0) if after else 0.0
 
     def observe(self, observation: Observation, *, default_model: str) -> None:
         """Take in a page. An observation not younger than the last one is ignored (it says nothing new)."""
@@ -249,7 +255,11 @@ class ServerHistory:
             self._models[model].running = 0.0
             self._models[model].context_tokens = None
         self._points.append(
-            _Point(observation.at_seconds, {model: state.work for model, state in self._models.items()})
+            _Point(
+                observation.at_seconds,
+                {model: state.work for model, state in self._models.items()},
+                {model: state.running for model, state in self._models.items()},
+            )
         )
         while (
             len(self._points) > 1 and self._points[0].at_seconds < observation.at_seconds - self._keep_seconds
@@ -262,6 +272,7 @@ class ServerHistory:
         self._models.pop(model, None)
         for point in self._points:
             point.work.pop(model, None)
+            point.running.pop(model, None)
 
     def at(self, at_seconds: float) -> dict[str, Work]:
         """Cumulative work of each model at an instant, interpolated between two observations."""

@@ -27,3 +27,7 @@ class Used:
     loaded: bool = True
     opening: Work = field(default_factory=Work)
     """The part of it that was counted in the first second."""
+    page_seconds: float = 0.0
+    """Mean time between the server's pages in it."""
+    running: tuple[float, float] = (0.0, 0.0)
+    """Requests that ran at its beginning and at its end."""
