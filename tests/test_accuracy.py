@@ -6,7 +6,7 @@ The whole report, over days, seeds and pairs and beside other methods, is `make 
 import pytest
 
 from benchmarks.truth import cases
-from benchmarks.truth.books import LLAMACPP, SGLANG
+from benchmarks.truth.books import AT_FINISH, LLAMACPP, SGLANG
 from benchmarks.truth.measure import TEN_MINUTES_SECONDS, Case, begun_at, errors, misses
 from benchmarks.truth.methods import WRONG_PRIORS, wrong_prior
 from benchmarks.truth.scenarios import SCENARIOS
@@ -32,8 +32,23 @@ def test_the_split_is_as_right_as_we_say(name, hours, from_hour):
     assert misses(case, errors(case)) == []
 
 
-def test_steps_that_nobody_counts_are_told_from_the_time_between_tokens():
-    case = Case("chat_day, sglang", scenario("chat_day", 8, 2), cases.DAY_OF_CHAT, style=SGLANG)
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("chat_day", cases.DAY_OF_CHAT), ("two_models", {**cases.SHARED, "prefill": 0.05})]
+)
+def test_steps_that_nobody_counts_are_told_from_the_time_between_tokens(name, wanted):
+    case = Case(f"{name}, sglang", scenario(name, 8, 2), wanted, style=SGLANG)
+    assert misses(case, errors(case)) == []
+
+
+def test_models_that_share_are_told_apart_though_nothing_is_told_before_a_request_ends():
+    case = Case(
+        "two_models, generic",
+        scenario("two_models", 8, 2),
+        cases.SHARED,
+        wanted_weighted=cases.TEN_MINUTES,
+        style=AT_FINISH,
+        compare_seconds=TEN_MINUTES_SECONDS,
+    )
     assert misses(case, errors(case)) == []
 
 

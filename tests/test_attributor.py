@@ -11,7 +11,7 @@ from joulemeter.attributor import Attributor
 from joulemeter.busy import Tick
 from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, Phase, User
-from joulemeter.priors import levels
+from joulemeter.priors import ENGINE_JOULES, levels
 from joulemeter.windows import Measured, Used
 
 A, B = User("s", "a"), User("t", "b")
@@ -181,3 +181,18 @@ def test_whatever_comes_energy_is_conserved_and_nothing_breaks(
             assert math.isclose(total, measured[uuid].energy_joules, rel_tol=1e-9, abs_tol=1e-12)
         for user in uses:
             assert all(math.isfinite(one) and one >= 0 for one in attributor.engine_joules(user))
+
+
+@pytest.mark.parametrize(("running_at_edges", "windows"), [(0.0, 2), (4.0, 7)])
+def test_where_only_the_end_of_requests_tells_nothing_is_learned_while_some_run_across_the_edge(
+    running_at_edges: float, windows: int
+):
+    """A window is learned from once the next begins with nothing running; at the latest after a minute."""
+    attributor = Attributor()
+    work = Work(4000, 0, 3000, 10, running_seconds=40, covered_seconds=10)
+    use = Used(work, ON, opening=Work(running_seconds=running_at_edges))
+    learned = []
+    for _ in range(7):
+        attributor.attribute({"GPU-0": Measured(BOARD, 5000.0, 10.0)}, {A: use})
+        learned.append(attributor.engine_joules(A) != ENGINE_JOULES)
+    assert learned.index(True) + 1 == windows

@@ -27,8 +27,14 @@ def test_replies_of_one_token_are_all_prefill():
     assert got.prefill_steps == got.steps == 9
 
 
-@pytest.mark.parametrize("told", [{"inter_token_seconds": 80.0}, {"running_seconds": 80.0}])
-def test_uncounted_steps_come_from_the_mean_batch(told: dict[str, float]):
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"inter_token_seconds": 80.0, "timed_steps": 1000.0},
+        {"running_seconds": 80.0, "covered_seconds": 10.0},
+    ],
+)
+def test_uncounted_steps_come_from_the_pages_or_from_the_mean_batch(told: dict[str, float]):
     got = engine_work(Work(generation_tokens=8000.0, requests=0.0, **told), 10.0, 10.0)
     assert got.steps == pytest.approx(1000)
 
@@ -43,22 +49,31 @@ def test_nothing_done_is_nothing():
     assert not got.any
 
 
-def test_prompts_that_are_computed_alone_make_no_batch_look_smaller():
-    """Half of the busy time went into prompts; tokens took the other half."""
-    work = Work(40_000, generation_tokens=1000.0, first_tokens=0.0, inter_token_seconds=20.0)
-    got = engine_work(work, 10.0, 10.0, prefill_seconds=5.0)
-    assert got.steps == pytest.approx(250, rel=0.01)
+def test_prompts_are_taken_off_the_time_in_which_requests_ran():
+    """Three requests a batch, 10 ms a step; each was running for a quarter of a second before its first token."""
+    steps, prompt_seconds = 900.0, 4 * 0.25
+    work = Work(
+        24_000,
+        generation_tokens=3 * steps + 4,
+        requests=4,
+        running_seconds=3 * 0.01 * steps + prompt_seconds,
+        covered_seconds=0.01 * steps,
+    )
+    got = engine_work(work, 10.0, 10.0, prefill_seconds=prompt_seconds)
+    assert got.steps == pytest.approx(steps, rel=0.03)
 
 
-def test_replies_that_are_not_streamed_are_timed_by_the_running_gauge():
-    work = Work(generation_tokens=8000.0, first_tokens=0.0, running_seconds=80.0, inter_token_seconds=20.0)
-    assert engine_work(work, 10.0, 10.0).steps == pytest.approx(1000)
+def test_steps_from_the_pages_do_not_depend_on_when_the_gpu_was_busy():
+    work = Work(generation_tokens=101, first_tokens=1, inter_token_seconds=2.0, timed_steps=100.0)
+    alone, shared = engine_work(work, 10.0, 1.9), engine_work(work, 10.0, 10.0)
+    assert alone.steps == pytest.approx(101, rel=0.001)
+    assert shared.steps == pytest.approx(101, rel=0.001)
 
 
-def test_a_model_that_shares_made_tokens_only_while_its_requests_ran():
-    work = Work(generation_tokens=101, first_tokens=1, running_seconds=2.0, inter_token_seconds=2.0)
-    assert engine_work(work, 10.0, 10.0, shares=True).steps == pytest.approx(101, rel=0.15)
-    assert engine_work(work, 10.0, 10.0).steps == pytest.approx(101, rel=0.01)  # a batch is one at least
+def test_a_request_that_the_gauge_saw_for_too_long_is_still_one():
+    """Ticks say 1.0 s; pages a second apart say 1.5 s. A batch is one sequence all the same."""
+    work = Work(generation_tokens=101, requests=1, running_seconds=1.5, covered_seconds=1.5)
+    assert engine_work(work, 10.0, 1.0).steps == pytest.approx(101, rel=0.01)
 
 
 def test_steps_without_a_count_or_a_time_are_called_guessed():

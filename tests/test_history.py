@@ -186,3 +186,41 @@ def test_requests_are_counted_by_the_moves_of_the_prompts_counter_where_nothing_
             true += came
             counted += arrivals.advance(sum(chance.uniform(100, 900) for _ in range(came)))
         assert counted == pytest.approx(true, rel=0.1)
+
+
+def timed_pages(rows: list[tuple[float, float, float, float]]) -> ServerHistory:
+    """Pages of a server that times its tokens: at, running, tokens so far, seconds between them so far."""
+    server = history()
+    for at, running, tokens, between in rows:
+        page = Page().add(Role.GENERATION, tokens).add(Role.INTER_TOKEN_SECONDS, between)
+        page.add(Role.FIRST_TOKENS, 0.0, Moves.FIRST_TOKEN).add(Role.REQUESTS, 0.0, Moves.FINISH)
+        server.observe(page.add(Role.RUNNING, running, None).at(at), default_model="?")
+    return server
+
+
+def test_steps_are_told_page_by_page_so_that_stalls_with_large_batches_do_not_count_for_more():
+    """A second of 100 steps for 4 sequences, then a stalled one of 10 steps for 8: 110 steps.
+
+    Means over both say 2 s / (12 s / 480 tokens) = 80.
+    """
+    server = timed_pages([(0, 4, 0, 0), (1, 4, 400, 4), (2, 8, 480, 12)])
+    work = server.at(2)["m"]
+    assert work.timed_steps == pytest.approx(110)
+
+
+def test_replies_that_are_not_streamed_tell_no_steps():
+    """Eight requests run, two of them are timed."""
+    work = timed_pages([(at, 8, 800 * at, 2 * at) for at in range(10)]).at(9)["m"]
+    assert work.timed_steps == 0
+    assert work.covered_seconds == pytest.approx(9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=30))
+def test_requests_never_cover_more_time_than_there_is(gauge_and_ended: list[tuple[int, int]]):
+    server, requests = history(), 0.0
+    for at, (running, ended) in enumerate(gauge_and_ended):
+        requests += ended
+        page = Page().add(Role.GENERATION, 10 * requests, Moves.FINISH).add(Role.RUNNING, running, None)
+        server.observe(page.add(Role.REQUESTS, requests, Moves.FINISH).at(at), default_model="?")
+        work = server.at(at)["m"]
+        assert 0 <= work.covered_seconds <= min(at, work.running_seconds) + 1e-9

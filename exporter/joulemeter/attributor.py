@@ -136,9 +136,6 @@ class Attributor:
             math.fsum(drawn[uuid].busy_seconds for uuid in uuids) / len(uuids),
             context_tokens=context.advance(use.work, duration_seconds, use.page_seconds),
             prefill_seconds=_prompt_seconds(prompt_joules, floor_watts),
-            shares=any(
-                other.work.any and other.gpus & use.gpus for one, other in uses.items() if one != user
-            ),
         )
 
     def _learn(
@@ -160,6 +157,9 @@ class Attributor:
             math.fsum(one.busy_watts for one in drawn.values()),
         )
         opening = [self._opening(user, use, drawn) for user, use in uses.items()]
+        opening += [
+            self._unfinished(user, use, works[user]) for user, use in uses.items() if works[user].guessed
+        ]
         equation = self._equations.add(gpus, window, opening)
         if equation is not None:
             self._engines.advance(
@@ -176,6 +176,12 @@ class Attributor:
         each_joules = per_prompt_token * max(0.0, use.opening.prompt_tokens) / count
         floor_watts = math.fsum(drawn[uuid].busy_watts for uuid in use.gpus & drawn.keys())
         return Prompts(count, each_joules, _prompt_seconds(each_joules, floor_watts))
+
+    def _unfinished(self, user: User, use: Used, work: EngineWork) -> Prompts:
+        """Estimate the requests that ran at the window's beginning, where only their end tells what they did."""
+        joules = math.fsum(self._engines.estimate(user).joules(work))
+        each_joules = joules / max(1.0, started_requests(use.work))
+        return Prompts(max(0.0, use.opening.running_seconds), each_joules, 1.0)
 
     def _learn_phases(
         self,
@@ -236,6 +242,7 @@ def _with_steps_under_way(user: User, uses: Mapping[User, Used]) -> Work:
         work,
         generation_tokens=work.generation_tokens + ended * last - begun * first,
         steps=None if work.steps is None else work.steps + steps,
+        timed_steps=work.timed_steps + steps if work.timed_steps > 0 else 0.0,
     )
 
 

@@ -11,9 +11,6 @@ from typing import Protocol
 
 from joulemeter.history import Work
 
-WHOLE_RATIO = 0.6
-"""Of the running requests' time, what the time between tokens must come to, to be believed."""
-
 
 class Effort(Protocol):
     """Amounts that energy is proportional to."""
@@ -107,13 +104,11 @@ def engine_work(
     *,
     context_tokens: float = 0.0,
     prefill_seconds: float = 0.0,
-    shares: bool = False,
 ) -> EngineWork:
     """Work out what a model's engine did in a window.
 
-    Steps are the server's own count where it has one; else tokens over the mean batch, which is the time between
-    tokens, summed over tokens, over the time in which tokens were made; else the running gauge says how large
-    batches were (docs/adr/0009-estimator.md has the errors of each).
+    Steps are the server's own count where it has one; else what the time between tokens said from page to page; else
+    tokens over the mean batch, which the running gauge tells (docs/adr/0009-estimator.md has the errors of each).
 
     Args:
         work: what the server counted, an increase; what it does not count is None.
@@ -121,7 +116,6 @@ def engine_work(
         busy_seconds: how much of it the GPU was busy, >= 0.
         context_tokens: what a decoded token read, in the mean (`context_length`).
         prefill_seconds: about how long its prompts took to compute, if nothing else ran.
-        shares: whether other models were busy on the GPU too.
     """
     prompt_tokens = max(0.0, work.prompt_tokens)
     started = started_requests(work)
@@ -130,14 +124,9 @@ def engine_work(
     mean_running = max(0.0, work.running_seconds) / duration_seconds
     others = mean_running * (1.0 - 1.0 / (started + mean_running)) if started > 0 else 0.0
     alone_ratio = math.exp(-max(0.0, others)) if decoded > 0 else 1.0
-    decoding_seconds = busy_seconds
-    if _is_timed(work):  # the running gauge counts requests whose prompt is being computed, too
-        decoding_seconds = max(0.0, busy_seconds - alone_ratio * prefill_seconds)
-    if shares:
-        decoding_seconds = min(decoding_seconds, _covered_seconds(work, started, duration_seconds))
     busy_ratio = busy_seconds / duration_seconds
     if work.steps is None:
-        decode_steps = decoded / _batch(work, decoding_seconds)
+        decode_steps = _decode_steps(work, decoded, prefill_seconds, alone_ratio)
         prefill_steps = _prefill_steps(decode_steps + started, started, busy_ratio)
         steps = decode_steps + alone_ratio * prefill_steps
     else:
@@ -170,27 +159,17 @@ def _prefill_steps(steps: float, started: float, busy_ratio: float) -> float:
     return min(steps, started * (1.0 - busy_ratio + busy_ratio * alike))
 
 
-def _batch(work: Work, decoding_seconds: float) -> float:
-    """Return the mean number of sequences in a decode step."""
-    return max(1.0, _sequence_seconds(work) / decoding_seconds) if decoding_seconds > 0 else 1.0
+def _decode_steps(work: Work, decoded: float, prefill_seconds: float, alone_ratio: float) -> float:
+    """Return in how many steps tokens were decoded, where the server does not count them.
 
-
-def _sequence_seconds(work: Work) -> float:
-    """Time in which sequences decoded, added up over them."""
-    between = work.inter_token_seconds
-    return between if between is not None and _is_timed(work) else work.running_seconds
-
-
-def _is_timed(work: Work) -> bool:
-    """Whether the time between tokens is told, and of all of them: replies that are not streamed are timed in part."""
-    between = work.inter_token_seconds
-    return between is not None and between >= WHOLE_RATIO * work.running_seconds
-
-
-def _covered_seconds(work: Work, started: float, duration_seconds: float) -> float:
-    """Time in which a model that shares its GPU made tokens: what its requests cover if they begin by chance."""
-    requests = started + work.running_seconds / duration_seconds
-    if requests <= 0:
-        return duration_seconds
-    each_ratio = min(1.0, _sequence_seconds(work) / requests / duration_seconds)
-    return duration_seconds * (1.0 - math.pow(1.0 - each_ratio, requests))
+    The running gauge counts requests whose prompt is being computed, too: so much comes off their time, and off the
+    time in which any ran what they had to themselves. Both must come from the gauge: held against
+    the GPU's busy time, which knows better, a request that the gauge saw for too long would look like two.
+    """
+    if work.timed_steps > 0:
+        return work.timed_steps
+    decoding_seconds = max(0.0, work.covered_seconds - alone_ratio * prefill_seconds)
+    sequence_seconds = max(decoding_seconds, work.running_seconds - prefill_seconds)
+    if sequence_seconds <= 0:
+        return decoded
+    return decoded * decoding_seconds / sequence_seconds

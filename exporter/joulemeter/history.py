@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from joulemeter.counters import SeriesCounters
 from joulemeter.lengths import FinishedRequests
 from joulemeter.model import GAUGES, Moves, Observation, Role
+from joulemeter.pacing import Interval, Timing
 
 PRIOR_TOKENS_PER_RUNNING_SECOND = 30.0
 """Speed of one request before any has finished: about reading speed times five, as chat servers are tuned."""
@@ -32,7 +33,9 @@ class Work:
 
     `running_seconds` is the integral of the running requests over time, `context_token_seconds` that of the
     tokens they keep in the KV cache, `inter_token_seconds` the time between generated tokens, summed over them;
-    `prefill_seconds` and `decode_seconds` are what the engine's steps took by its own clock.
+    `prefill_seconds` and `decode_seconds` are what the engine's steps took by its own clock. `covered_seconds` is how
+    long requests ran at all, by the gauge; `timed_steps` is in how many steps tokens were decoded, by the time between
+    tokens: both are told page by page (`pacing`).
     What the server does not tell is None.
     """
 
@@ -47,6 +50,8 @@ class Work:
     context_token_seconds: float | None = None
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
+    covered_seconds: float = 0.0
+    timed_steps: float = 0.0
 
     @property
     def any(self) -> bool:
@@ -82,6 +87,8 @@ class Work:
             _sum(self.context_token_seconds, other.context_token_seconds, factor),
             _sum(self.prefill_seconds, other.prefill_seconds, factor),
             _sum(self.decode_seconds, other.decode_seconds, factor),
+            self.covered_seconds + factor * other.covered_seconds,
+            self.timed_steps + factor * other.timed_steps,
         )
 
 
@@ -176,6 +183,7 @@ class _ModelState:
     context_tokens: float | None = None
     prompt_spread: Spread = field(default_factory=_by_running_seconds)
     arrivals: Arrivals = field(default_factory=Arrivals)
+    timing: Timing = field(default_factory=Timing)
     _generation_spread: Spread | None = None
 
     def generation_spread(self, *, live: bool) -> Spread:
@@ -335,6 +343,11 @@ class ServerHistory:
                 running=running,
                 requests=ended,
             )
+        interval = _interval(seconds, state.running, running, requests, first_tokens)
+        between, timed_steps = increase.get(Role.INTER_TOKEN_SECONDS), 0.0
+        if between is not None and state.timing.whole(between, running_seconds):
+            decoded = max(0.0, generation_tokens - work.generation_tokens - interval.began)
+            timed_steps = interval.decode_steps(decoded, between)
         state.running = running
         state.work = work + Work(
             prompt_tokens - work.prompt_tokens,
@@ -344,8 +357,19 @@ class ServerHistory:
             running_seconds,
             steps,
             first_tokens,
-            increase.get(Role.INTER_TOKEN_SECONDS),
+            between,
             context_token_seconds,
             increase.get(Role.PREFILL_SECONDS),
             increase.get(Role.DECODE_SECONDS),
+            interval.covered_seconds(running_seconds),
+            timed_steps,
         )
+
+
+def _interval(
+    seconds: float, before: float, now: float, requests: float | None, first_tokens: float | None
+) -> Interval:
+    """Return what is known of the requests between two pages; who ran, and did not begin, or end, says the rest."""
+    began = max(0.0, (requests or 0.0) + now - before) if first_tokens is None else first_tokens
+    ended = max(0.0, began + before - now) if requests is None else requests
+    return Interval(seconds, before, began, ended)
