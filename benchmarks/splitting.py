@@ -8,9 +8,9 @@ import time
 
 from joulemeter.attributor import Attributor
 from joulemeter.busy import Tick
-from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, User
 from joulemeter.windows import Measured, Used
+from joulemeter.work import Work
 
 WINDOW_SECONDS = 10.0
 WINDOWS = 400

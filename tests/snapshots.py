@@ -25,7 +25,6 @@ from joulemeter.grid_polls import Polls
 from joulemeter.grid_view import GridView, view
 from joulemeter.grids import Place
 from joulemeter.histogram import Histogram, HistogramValue
-from joulemeter.history import Work
 from joulemeter.model import (
     Amount,
     EnergyReading,
@@ -48,6 +47,7 @@ from joulemeter.model import (
 )
 from joulemeter.request_energy import Weights
 from joulemeter.snapshot import Priced, ServerState, Snapshot, Surroundings, compose
+from joulemeter.work import Work
 
 GRAMS_PER_JOULE = 2**-14  # about 220 g/kWh; a power of two, so that golden numbers are exact
 STRANGE = 'a "quoted" \\ name\nof two lines, é 模型 \U0001f50b'

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from joulemeter.attributor import Attributor
 from joulemeter.busy import Tick
-from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES, levels
 from joulemeter.windows import Measured, Used
+from joulemeter.work import Work
 
 A, B = User("s", "a"), User("t", "b")
 BOARD = Gpu(0, "GPU-0", "H100", "580", EnergySource.COUNTER, 700.0)

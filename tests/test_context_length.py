@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from joulemeter.context_length import ContextLength
-from joulemeter.history import Work
+from joulemeter.work import Work
 
 WINDOW_SECONDS = 10.0
 SECONDS_A_TOKEN = 0.01

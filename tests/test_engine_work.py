@@ -3,7 +3,7 @@ import math
 import pytest
 
 from joulemeter.engine_work import engine_work
-from joulemeter.history import Work
+from joulemeter.work import Work
 
 
 def test_lone_request_has_its_prefill_step_to_itself():

@@ -10,9 +10,9 @@ from joulemeter.busy import Tick, idle_seconds
 from joulemeter.context_length import ContextLength
 from joulemeter.engine_work import engine_work
 from joulemeter.estimator import Estimate
-from joulemeter.history import Work
 from joulemeter.model import Phase, User
 from joulemeter.priors import ENGINE_JOULES
+from joulemeter.work import Work
 
 METHOD = Path(__file__).parents[1] / "docs" / "method.md"
 

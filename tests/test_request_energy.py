@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from joulemeter.catalog import MODEL_REQUEST_ENERGY
 from joulemeter.histogram import HistogramValue
-from joulemeter.history import ServerHistory, Work
+from joulemeter.history import ServerHistory
 from joulemeter.lengths import Bucket, Finished, Lengths
 from joulemeter.model import Length, Moves, Observation, PageReading, Role, RoleReading
 from joulemeter.request_energy import (
@@ -19,6 +19,7 @@ from joulemeter.request_energy import (
     Weights,
     stretches,
 )
+from joulemeter.work import Work
 
 EQUAL = Weights(joules_per_step=0.0, joules_per_token=1.0)
 

@@ -15,10 +15,10 @@ from benchmarks.truth.ratios import Ratios
 from benchmarks.truth.scenarios import SCENARIOS, chat_day
 from benchmarks.truth.tables import Section, by_name, errors_table, missed, percent, wanted_count
 from joulemeter.baseline import Basis
-from joulemeter.history import Work
 from joulemeter.model import EnergySource, Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES
 from joulemeter.windows import Measured, Used
+from joulemeter.work import Work
 
 A, B = User("s", "a"), User("t", "b")
 BOARD = Gpu(0, "GPU-0", "H100", "580", EnergySource.COUNTER, 700.0)

@@ -8,10 +8,10 @@ import numpy as np
 from benchmarks.truth.books import PHASES, Comparison
 from joulemeter.attribution import GpuWindow, Use, split
 from joulemeter.attributor import Attributed, Attributor
-from joulemeter.history import Work
 from joulemeter.model import User
 from joulemeter.priors import ENGINE_JOULES
 from joulemeter.windows import Measured, Used
+from joulemeter.work import Work
 
 EngineJoules = tuple[float, float, float, float]
 WRONG_BY: Final = 3.0

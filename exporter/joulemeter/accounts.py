@@ -6,9 +6,10 @@ from typing import Final, Literal
 
 from joulemeter.counters import EnergyCounter
 from joulemeter.crosscheck import CrossCheck
-from joulemeter.history import ServerHistory, Work
+from joulemeter.history import ServerHistory
 from joulemeter.model import Amount, Gpu, Pod
 from joulemeter.timeline import Timeline
+from joulemeter.work import Work
 
 WINDOW_SECONDS: Final = 9.5
 """Shortest window: ten seconds at one observation a second, with room for a late answer. A prompt's tokens are

@@ -15,10 +15,10 @@ from joulemeter.context_length import ContextLength
 from joulemeter.engine_work import EngineWork, engine_work, phase_seconds, started_requests
 from joulemeter.equations import Equation, Equations, Prompts
 from joulemeter.estimator import Estimator
-from joulemeter.history import Work
 from joulemeter.model import Gpu, Phase, User
 from joulemeter.priors import ENGINE_JOULES, PHASE_WATTS, PREFILL_SURPLUS_RATIO, Levels, levels
 from joulemeter.windows import Measured, Used
+from joulemeter.work import Work
 
 _ACTIVE = (Phase.PREFILL, Phase.DECODE, Phase.UNSPLIT)
 

@@ -2,16 +2,16 @@
 
 The gauge of context over that of running requests is right on average, but a page sees a request only if it runs
 just then: the fewer of them it sees, the more of what it says is chance. A regression on an amount that errs by chance
-finds too little for it, and puts the rest elsewhere (docs/adr/0009-estimator.md). Of the requests that began, all
-lengths are counted, but not who generated how much. So the gauge teaches what lengths stand for, and a window's own
-gauge is believed as far as pages saw its requests.
+finds too little for it, and puts the rest elsewhere (docs/adr/0017-amounts-that-no-page-says.md). Of the requests
+that began, all lengths are counted, but not who generated how much. So the gauge teaches what lengths stand for, and
+a window's own gauge is believed as far as pages saw its requests.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from joulemeter.engine_work import started_requests
-from joulemeter.history import Work
+from joulemeter.work import Work
 
 HALF_LIFE_SECONDS: Final = 4 * 3600.0
 """Of time in which a model had work; requests change with the time of day."""

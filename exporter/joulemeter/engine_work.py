@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from joulemeter.history import Work
+from joulemeter.work import Work
 
 
 class Effort(Protocol):
@@ -108,7 +108,7 @@ def engine_work(
     """Work out what a model's engine did in a window.
 
     Steps are the server's own count where it has one; else what the time between tokens said from page to page; else
-    tokens over the mean batch, which the running gauge tells (docs/adr/0009-estimator.md has the errors of each).
+    tokens over the mean batch, which the running gauge tells (docs/adr/0017-amounts-that-no-page-says.md).
 
     Args:
         work: what the server counted, an increase; what it does not count is None.

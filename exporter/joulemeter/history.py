@@ -1,174 +1,23 @@
 """A server's observations -> cumulative work per model, known at every instant between two pages. Pure.
 
 Counters that move only when a request ends would put a whole request's tokens into its last seconds. They are
-laid over the time in which the request ran instead (`Spread`), and agree with the server's own count whenever
+laid over the time in which the request ran instead (`late_counters`), and agree with the server's own count whenever
 nothing runs.
 """
 
-import math
 from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 
 from joulemeter.counters import SeriesCounters
+from joulemeter.late_counters import Arrivals, Spread, by_running_seconds
 from joulemeter.lengths import FinishedRequests
 from joulemeter.model import GAUGES, Moves, Observation, Role
 from joulemeter.pacing import Interval, Timing
+from joulemeter.work import Work
 
-PRIOR_TOKENS_PER_RUNNING_SECOND = 30.0
-"""Speed of one request before any has finished: about reading speed times five, as chat servers are tuned."""
-PRIOR_RUNNING_SECONDS = 30.0
-"""Weight of that prior: half a minute of running requests."""
-ARRIVAL_INTERVALS = 20.0
-RARE_RATIO = 0.4
-MOST_MOVING_RATIO = 0.95
-LEARNED_PROMPTS = 500
 PRIOR_LIVE_TOKENS = 1000.0
 """A live count is taken at its word until this many tokens say how far it is off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one model of one server did; cumulative in a history, an increase in a window.
-
-    `running_seconds` is the integral of the running requests over time, `context_token_seconds` that of the
-    tokens they keep in the KV cache, `inter_token_seconds` the time between generated tokens, summed over them;
-    `prefill_seconds` and `decode_seconds` are what the engine's steps took by its own clock. `covered_seconds` is how
-    long requests ran at all, by the gauge; `timed_steps` is in how many steps tokens were decoded, by the time between
-    tokens: both are told page by page (`pacing`).
-    What the server does not tell is None.
-    """
-
-    prompt_tokens: float = 0.0
-    cached_prompt_tokens: float = 0.0
-    generation_tokens: float = 0.0
-    requests: float = 0.0
-    running_seconds: float = 0.0
-    steps: float | None = None
-    first_tokens: float | None = None
-    inter_token_seconds: float | None = None
-    context_token_seconds: float | None = None
-    prefill_seconds: float | None = None
-    decode_seconds: float | None = None
-    covered_seconds: float = 0.0
-    timed_steps: float = 0.0
-
-    @property
-    def any(self) -> bool:
-        """Whether anything was done at all."""
-        return any((self.prompt_tokens, self.cached_prompt_tokens, self.generation_tokens)) or any(
-            (self.requests, self.running_seconds, self.steps, self.first_tokens)
-        )
-
-    def __add__(self, other: "Work") -> "Work":
-        return self._combined(other, 1.0)
-
-    def __sub__(self, other: "Work") -> "Work":
-        return self._combined(other, -1.0)
-
-    def interpolated(self, later: "Work", ratio: float) -> "Work":
-        """Return the work at `ratio` of the way from here to `later`."""
-        return self._combined(later - self, ratio)
-
-    def scaled(self, ratio: float) -> "Work":
-        """Return `ratio` of it."""
-        return Work()._combined(self, ratio)
-
-    def _combined(self, other: "Work", factor: float) -> "Work":
-        return Work(
-            self.prompt_tokens + factor * other.prompt_tokens,
-            self.cached_prompt_tokens + factor * other.cached_prompt_tokens,
-            self.generation_tokens + factor * other.generation_tokens,
-            self.requests + factor * other.requests,
-            self.running_seconds + factor * other.running_seconds,
-            _sum(self.steps, other.steps, factor),
-            _sum(self.first_tokens, other.first_tokens, factor),
-            _sum(self.inter_token_seconds, other.inter_token_seconds, factor),
-            _sum(self.context_token_seconds, other.context_token_seconds, factor),
-            _sum(self.prefill_seconds, other.prefill_seconds, factor),
-            _sum(self.decode_seconds, other.decode_seconds, factor),
-            self.covered_seconds + factor * other.covered_seconds,
-            self.timed_steps + factor * other.timed_steps,
-        )
-
-
-def _sum(one: float | None, other: float | None, factor: float) -> float | None:
-    """Return one and so much of the other; what was never told stays untold."""
-    if one is None and other is None:
-        return None
-    return (one or 0.0) + factor * (other or 0.0)
-
-
-@dataclass(slots=True)
-class Spread:
-    """Lays a counter that moves at a request's end over the time in which the request ran.
-
-    `effort` is anything that grows while tokens are made: the server's own live count, steps times running
-    requests, or running seconds. Tokens per effort are learned from what has finished. The total never falls,
-    and equals the exact count whenever nothing runs; an estimate that ran ahead is made up for later.
-    """
-
-    tokens_per_effort_prior: float
-    prior_effort: float
-    bounded: bool = True
-    total: float = 0.0
-    _exact: float = 0.0
-    _finished: float = 0.0
-    _effort: float = 0.0
-    _episode_exact: float = 0.0
-    _episode_effort: float = 0.0
-    _requests: float = 0.0
-
-    def advance(
-        self, exact_increase: float, effort_increase: float, *, running: float, requests: float
-    ) -> float:
-        """Return the new total after one interval, in which so many requests ended; `running` is how many run now."""
-        self._requests += requests
-        self._exact += exact_increase
-        self._episode_exact += exact_increase
-        self._episode_effort += effort_increase
-        if not running:
-            self._finished += self._episode_exact
-            self._effort += self._episode_effort
-            self._episode_exact = self._episode_effort = 0.0
-        finished = self._finished + self.tokens_per_effort_prior * self.prior_effort
-        speed = finished / (self._effort + self.prior_effort)
-        in_flight = max(0.0, speed * self._episode_effort - self._episode_exact) if running else 0.0
-        if self.bounded and self._requests > 0:
-            in_flight = min(in_flight, running * self._exact / self._requests)
-        self.total = max(self.total, self._exact + in_flight)
-        return self.total
-
-
-def _by_running_seconds() -> Spread:
-    return Spread(PRIOR_TOKENS_PER_RUNNING_SECOND, PRIOR_RUNNING_SECONDS)
-
-
-@dataclass(slots=True)
-class Arrivals:
-    """Counts requests by the prompts counter where a server counts neither first tokens nor requests.
-
-    While prompts are rare, each move of the counter is one request, or, by chance, a few; that teaches how long a
-    prompt is, which tells the number of them when every page has some.
-    """
-
-    _moving_ratio: float = 0.0
-    _moves: int = 0
-    _prompt_tokens: float = 0.0
-
-    def advance(self, prompt_increase: float) -> float:
-        """Return how many requests the increase of one interval stands for."""
-        moved = prompt_increase > 0
-        self._moving_ratio += (moved - self._moving_ratio) / ARRIVAL_INTERVALS
-        if not moved:
-            return 0.0
-        expected = -math.log1p(-min(self._moving_ratio, MOST_MOVING_RATIO))
-        by_chance = expected / -math.expm1(-expected)
-        if self._moving_ratio > RARE_RATIO:
-            return max(1.0, prompt_increase / self._prompt_tokens) if self._prompt_tokens else by_chance
-        self._moves = min(self._moves + 1, LEARNED_PROMPTS)
-        self._prompt_tokens += (prompt_increase / by_chance - self._prompt_tokens) / self._moves
-        return by_chance
 
 
 @dataclass(slots=True)
@@ -181,7 +30,7 @@ class _ModelState:
     exact_prompt: float = 0.0
     running: float = 0.0
     context_tokens: float | None = None
-    prompt_spread: Spread = field(default_factory=_by_running_seconds)
+    prompt_spread: Spread = field(default_factory=by_running_seconds)
     arrivals: Arrivals = field(default_factory=Arrivals)
     timing: Timing = field(default_factory=Timing)
     _generation_spread: Spread | None = None
@@ -190,7 +39,7 @@ class _ModelState:
         """How generated tokens are laid over time: by a live count of them, or by running seconds."""
         if self._generation_spread is None:
             self._generation_spread = (
-                Spread(1.0, PRIOR_LIVE_TOKENS, bounded=False) if live else _by_running_seconds()
+                Spread(1.0, PRIOR_LIVE_TOKENS, bounded=False) if live else by_running_seconds()
             )
         return self._generation_spread
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from joulemeter.catalog import LOST_TOKEN_REASONS
-from joulemeter.history import Work
 from joulemeter.model import Amount, Phase, User
+from joulemeter.work import Work
 
 ModelPhase = tuple[User, Phase]
 GpuReason = tuple[str, str]

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from joulemeter.histogram import Histogram, HistogramValue
-from joulemeter.history import ServerHistory, Work
+from joulemeter.history import ServerHistory
 from joulemeter.lengths import Finished
 from joulemeter.pairing import Pairing, RequestTokens
+from joulemeter.work import Work
 
 KEPT_STRETCHES: Final = 600
 """Ten minutes of pages a second apart; earlier tokens of a longer request cost as those of the ten minutes did."""

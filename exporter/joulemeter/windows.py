@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from joulemeter.busy import Tick
-from joulemeter.history import Work
 from joulemeter.model import Gpu
+from joulemeter.work import Work
 
 
 @dataclass(frozen=True, slots=True)
