@@ -26,6 +26,8 @@ STEP_DAYS: Final = 14.4
 """Monday morning of the third week."""
 RESTART_DAYS: Final = (2.45, 9.6, 16.1, 16.104, 23.9)
 """When the server of every run restarts; once twice within six minutes."""
+LONGEST_SECONDS: Final = 5.0
+"""Between two pages, as the daemon has it at most (law 6); the fewer there are, the less is known of contexts."""
 DRIFT: Final = 0.03
 DRIFT_PERIOD_SECONDS: Final = 5 * DAY_SECONDS
 EPISODE_HOURS: Final = (9.3, 11.1, 13.6, 15.2, 16.0)
@@ -93,7 +95,7 @@ def longer_prompts(seed: int) -> Case:
         replace(CHAT, prompt_tokens=1200, output_tokens=300, from_seconds=at),
     )
     scenario = served(LLAMA_8B, Traffic(replace(DAY, peak=5.0), kinds), SECONDS, seed=seed)
-    node = replace(_node(scenario), read_seconds=1.0, observe_seconds=1.0)
+    node = replace(_node(scenario), observe_seconds=LONGEST_SECONDS)
     return Case("longer-prompts", longer_prompts.__doc__ or "", seed, (node,))
 
 

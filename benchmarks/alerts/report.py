@@ -23,7 +23,7 @@ Baselines learn for the first week. Our rules are counted from the first minute 
 week on. Servers restart five times in every run in which nothing is wrong.
 
 For speed, servers are observed every ten seconds and counters read every five; in the run in which prompts become
-longer, both every second, as in the daemon: there the gauge of context must be seen often (ADR 16).
+longer, both every five, the daemon's longest interval: how much context is read is told worse the fewer pages there are (ADR 17).
 """
 QUIET_TEXT: Final = """\
 ## Nothing wrong
