@@ -23,7 +23,8 @@ Baselines learn for the first week. Our rules are counted from the first minute 
 week on. Servers restart five times in every run in which nothing is wrong.
 
 For speed, servers are observed every ten seconds and counters read every five; in the run in which prompts become
-longer, both every five, the daemon's longest interval: how much context is read is told worse the fewer pages there are (ADR 17).
+longer, both every five, the daemon's longest interval: the fewer pages there are, the less they tell of contexts (ADR
+17).
 """
 QUIET_TEXT: Final = """\
 ## Nothing wrong
