@@ -12,7 +12,7 @@ from joulemeter import catalog, errors, model
 
 PACKAGE = Path(__file__).parent.parent / "exporter/joulemeter"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-SHELL = ("cli", "runtime", "meters", "discovery", "simulation")
+SHELL = ("cli", "runtime", "meters", "discovery", "simulation", "authorities")
 """Where clock, network, threads, files, environment and vendor libraries may appear."""
 PURE_FILES = [path for path in FILES if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in SHELL]
 
@@ -124,7 +124,7 @@ LAYERS = (
         "tls_config",
         "web_config",
     },  # what the shell is told
-    {"discovery"},
+    {"authorities", "discovery"},
     {"formulas", "report"},  # report
     {"runtime"},
     {"simulation"},

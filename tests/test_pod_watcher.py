@@ -16,7 +16,7 @@ from joulemeter.discovery import api_server
 from joulemeter.discovery.api_server import ApiServer
 from joulemeter.errors import DiscoveryError, PageError, ServerUnreachableError
 from joulemeter.runtime.http import Answer
-from joulemeter.runtime.pod_watcher import PodWatcher
+from joulemeter.runtime.pod_watcher import MOST_REFUSALS, PodWatcher
 from joulemeter.server_config import ServerConfig
 
 SERVES = {"joulemeter.io/scrape": "true", "joulemeter.io/port": "8000"}
@@ -99,6 +99,33 @@ async def test_dropped_watch_goes_on_from_the_last_event(caplog):
     assert [
         record for record in caplog.records if record.levelno >= logging.WARNING
     ] == []  # nothing is wrong
+
+
+async def test_a_bookmark_is_no_pod_also_while_something_only_looks_like_a_server(caplog):
+    with ApiPlayer() as player:
+        player.put(pod_json("a", container(image="vllm/vllm-openai:v0.11.1")))
+        async with following(player) as watcher:
+            await until(lambda: watcher.table.guesses and player.watches)
+            player.bookmark()
+            await until(lambda: watcher._version == "1002")
+            player.put(pod_json("b", annotations=SERVES))
+            await until(watcher.servers)
+            assert watcher.up
+        assert (len(player.lists), len(player.watches)) == (1, 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_version_that_no_watch_can_begin_at_is_given_up():
+    """A cluster that was restored from a backup counts from an older version."""
+    with ApiPlayer() as player:
+        async with following(player) as watcher:
+            await until(lambda: player.watches)
+            player.status = 504
+            player.drop()
+            await until(lambda: len(player.watches) == 1 + MOST_REFUSALS and watcher._version is None)
+            player.status = 200
+            await until(lambda: watcher.up)
+        assert len(player.lists) >= 2
 
 
 async def test_expired_version_lists_anew_from_the_source():

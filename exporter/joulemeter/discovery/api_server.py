@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from joulemeter.authorities import trusting
 from joulemeter.discovery.pod_table import BOOKMARK, Event, read_event, read_list
 from joulemeter.errors import DiscoveryError, ExpiredError
 
@@ -180,7 +181,7 @@ class ApiServer:
         if self._authority is None:
             path = self._account / CA_FILE
             try:
-                self._authority = ssl.create_default_context(cafile=str(path))
+                self._authority = trusting(path)
             except OSError as error:  # ssl.SSLError is one
                 raise DiscoveryError(
                     f"{self._place}: certificates {path}: {error.strerror or error}; Kubernetes mounts them with"

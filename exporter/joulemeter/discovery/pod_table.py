@@ -18,7 +18,7 @@ ERROR: Final = "ERROR"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a watch. A bookmark is only a version: all before it has been told."""
+    """One line of a watch. A bookmark is only a version, without a pod: all before it has been told."""
 
     kind: str
     pod: Mapping[str, Any]
@@ -39,7 +39,7 @@ def read_event(line: bytes) -> Event:
     if kind == ERROR:
         message = f"the watch ended: {told.get('message', 'no reason given')}"
         raise ExpiredError(message) if told.get("code") == HTTPStatus.GONE else DiscoveryError(message)
-    return Event(str(kind), told, _version(told))
+    return Event(str(kind), {} if kind == BOOKMARK else told, _version(told))
 
 
 def read_list(body: bytes) -> tuple[list[Mapping[str, Any]], str]:

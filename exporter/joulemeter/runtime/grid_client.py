@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import aiohttp
 
+from joulemeter.authorities import trusting
 from joulemeter.errors import GridError
 from joulemeter.grid_answers import answered_at
 from joulemeter.grids import HttpAnswer, HttpRequest, LiveSource
@@ -170,7 +171,7 @@ def _tls(request: HttpRequest) -> ssl.SSLContext | bool:
     if request.ca_file is None and request.client_files is None:
         return True
     try:
-        context = ssl.create_default_context(cafile=None if request.ca_file is None else str(request.ca_file))
+        context = trusting(request.ca_file)
         if request.client_files is not None:
             certificate, key = map(str, request.client_files)
             context.load_cert_chain(

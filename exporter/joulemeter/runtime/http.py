@@ -14,6 +14,7 @@ from typing import Final, Self
 import aiohttp
 from yarl import URL
 
+from joulemeter.authorities import trusting
 from joulemeter.errors import PageError, ServerUnreachableError
 from joulemeter.runtime.answers import read_body, refuse_status
 from joulemeter.server_config import ServerConfig
@@ -166,7 +167,7 @@ class PageClient:
             return True
         if path not in self._authorities:
             try:
-                context = await asyncio.to_thread(ssl.create_default_context, cafile=str(path))
+                context = await asyncio.to_thread(trusting, path)
             except OSError as error:  # ssl.SSLError is one
                 raise ServerUnreachableError(
                     f"{place}: tls_config.ca_file {str(path)!r} cannot be used: {error.strerror or error};"

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 60.0
+MOST_REFUSALS: Final = 3
+"""So often a watch may fail to begin before the pods are listed anew: a cluster that was restored from a backup does
+not know the version that we go on from."""
 GUESS_SECONDS: Final = 1.0
 FIRST_GUESS_SECONDS: Final = 5.0
 LAST_GUESS_SECONDS: Final = 60.0
@@ -66,6 +69,7 @@ class PodWatcher:
         self._first_retry_seconds = self._retry_seconds = first_retry_seconds
         self._clock = clock
         self._version: str | None = None
+        self._refusals = 0
         self._guesses: dict[str, _Guess] = {}
         self._said: frozenset[str] = frozenset()
         self.table = PodTable()
@@ -124,10 +128,13 @@ class PodWatcher:
         try:
             async with aclosing(self._api.watch(self._version or ANY_VERSION)) as events:
                 async for event in events:
-                    has_begun = True
+                    has_begun, self._refusals = True, 0
                     self._take_in(event)
         except DiscoveryError:
-            if has_begun:  # what cannot be taken in would come again
+            self._refusals += 1
+            if (
+                has_begun or self._refusals >= MOST_REFUSALS
+            ):  # what cannot be taken in, or is refused, would be again
                 self._version = None
             raise
         return self._clock() - begun > LAST_RETRY_SECONDS

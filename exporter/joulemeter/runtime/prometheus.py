@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from joulemeter.authorities import trusting
 from joulemeter.errors import ConfigError, PrometheusError, TooMuchError
 from joulemeter.http_config import HttpConfig
 from joulemeter.report.sources import Series
@@ -211,7 +212,7 @@ def _secret(key: str, path: Path) -> str:
 
 def _tls(how: HttpConfig) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=None if how.ca_file is None else str(how.ca_file))
+        context = trusting(how.ca_file)
         if how.cert_file is not None:
             context.load_cert_chain(how.cert_file, how.key_file)
     except OSError as error:  # ssl.SSLError is one
