@@ -12,6 +12,8 @@ from joulemeter import catalog
 
 SERVED: Final = "cluster, job, instance, server, model, namespace, pod"
 """The labels that tell one model of one server from another, wherever it is scraped."""
+EXPORTER: Final = f"{LEVEL}, job, instance"
+"""A model on one exporter; `instance` is the node, whichever pod of the DaemonSet runs there."""
 ENGINE, LOAD = catalog.BASES
 CURRENT: Final = f"on ({LEVEL}, baseline) {catalog.MODEL_BASELINE_INFO.name}"
 """Matches the baselines in use."""
@@ -71,16 +73,16 @@ def remembered(least: Record, ratio: Record, threshold: float) -> str:
     """Whether a ratio was above a threshold of late, or is and a baseline was replaced; only of models that are there.
 
     `keep_firing_for` would keep an alert that a baseline accepted since has ended, and a restart of Prometheus
-    would forget it; the recorded series do neither. Replaced: one is new and one has gone; nodes that only come,
-    or only go, change nothing.
+    would forget it; the recorded series do neither. Replaced: of the same exporter one is new and one has gone; nodes
+    that come and nodes that go, even in the same night, change nothing.
     """
     info = catalog.MODEL_BASELINE_INFO.name
-    by_baseline = f"unless on ({LEVEL}, baseline)"
+    by_baseline = f"unless on ({EXPORTER}, baseline)"
     new = f"{info} {by_baseline} last_over_time({info}[{REPLACED_WITHIN}] offset {REPLACED_WITHIN})"
     gone = f"last_over_time({info}[{REPLACED_WITHIN}]) {by_baseline} {info}"
     late = f"max_over_time({least.record}[{REMEMBERED}]) > {threshold}"
     now = f'{least.record} > {threshold} and on ({LEVEL}) {ratio.record}{{basis="{ENGINE}"}} > {threshold}'
     return (
-        f"(({late} unless on ({LEVEL}) (({new}) and on ({LEVEL}) ({gone}))) or ({now}))"
+        f"(({late} unless on ({LEVEL}) (({new}) and on ({EXPORTER}) ({gone}))) or ({now}))"
         f" and on ({LEVEL}) {info}"
     )

@@ -252,11 +252,11 @@ DOWN: Final = Alert(
 )
 STUCK: Final = Alert(
     name="JoulemeterPageStale",
-    expr=f"time() - {catalog.LAST_TICK.name} > 60",
+    expr=f"timestamp({catalog.LAST_TICK.name}) - {catalog.LAST_TICK.name} > 60",
     hold="5m",
     severity="warning",
     summary="A joulemeter answers, but what it shows is old.",
-    description=f"The page of {_INSTANCE} is {{{{ $value | humanizeDuration }}}} old.",
+    description=f"The page of {_INSTANCE} was {{{{ $value | humanizeDuration }}}} old when it was scraped.",
 )
 SOURCE_DOWN: Final = Alert(
     name="JoulemeterSourceDown",
