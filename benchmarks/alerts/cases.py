@@ -33,6 +33,7 @@ DRIFT_PERIOD_SECONDS: Final = 5 * DAY_SECONDS
 EPISODE_HOURS: Final = (9.3, 11.1, 13.6, 15.2, 16.0)
 """Of the day; far enough apart for each to be forgotten before the next."""
 EPISODE_SECONDS: Final = 3 * HOUR_SECONDS
+EPISODE_SEEDS: Final = 3
 DECODE_POWERS: Final = (0.10, 0.125, 0.15, 0.19, 0.25, 0.32)
 """What decoding costs more; of all energy it makes about four fifths of that."""
 
@@ -129,7 +130,17 @@ def drifting_experts(seed: int) -> Case:
 
 def episodes(seed: int) -> Case:
     """Chats; from the second week on, decoding costs 10 to 32 % more power for three hours of each day."""
-    scenario, happened = chat_day(SECONDS, seed), list[Episode]()
+    return _episodes("episodes", episodes.__doc__ or "", chat_day(SECONDS, seed))
+
+
+def drifting_episodes(seed: int) -> Case:
+    """The same with a mixture of experts, its power a table, by a sensor that drifts by 3 % in days."""
+    scenario = _drifting(mixture_of_experts(SECONDS, seed))
+    return _episodes("episodes-mixture-of-experts-drift", drifting_episodes.__doc__ or "", scenario)
+
+
+def _episodes(name: str, says: str, scenario: Scenario) -> Case:
+    happened = list[Episode]()
     for number, day in enumerate(range(7, WEEKS * 7)):
         at = day * DAY_SECONDS + EPISODE_HOURS[number % len(EPISODE_HOURS)] * HOUR_SECONDS
         happened.append(Episode(at, DECODE_POWERS[number % len(DECODE_POWERS)]))
@@ -142,7 +153,7 @@ def episodes(seed: int) -> Case:
         )
     ]
     scenario = replace(scenario, changes=tuple(changes))
-    return Case("episodes", episodes.__doc__ or "", seed, (Node(scenario),), tuple(happened))
+    return Case(name, says, scenario.seed, (Node(scenario),), tuple(happened))
 
 
 def stays(seed: int) -> Case:
@@ -153,9 +164,10 @@ def stays(seed: int) -> Case:
 
 
 def plan(seeds: int) -> list[Case]:
-    """Return the full bench: so many seeds of chats, and of the hardest model by the worst sensor; one of the rest."""
+    """Return the full bench: so many seeds of chats, and of the hardest model by the worst sensor with nothing wrong."""
     return [
-        episodes(0),
+        *(episodes(seed) for seed in range(EPISODE_SEEDS)),
+        drifting_episodes(0),
         *(chat(seed) for seed in range(seeds)),
         *(build(0) for build in (traffic_step, longer_prompts, warm_cache, replica)),
         *(drifting_experts(seed) for seed in range(seeds)),

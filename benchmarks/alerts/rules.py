@@ -68,12 +68,15 @@ def naive(found: Weeks) -> tuple[Rule, ...]:
         for kind in ("prompt", "generation")
     )
 
-    def against(offset: str) -> str:
+    def against(offset: str, ratio: float = NAIVE_RATIO, window: str = "1h") -> str:
         now, then = (
-            f"({energy.replace('[1h]', f'[1h]{back}')} / {generated.replace('[1h]', f'[1h]{back}')})"
+            f"({energy.replace('[1h]', f'[{window}]{back}')} / {generated.replace('[1h]', f'[{window}]{back}')})"
             for back in ("", f" offset {offset}")
         )
-        return f"{now} / {then} > {NAIVE_RATIO}"
+        return f"{now} / {then} > {ratio}"
+
+    alike = f"{generated} / {generated.replace('[1h]', '[1h] offset 7d')}"
+    as_busy = f"({alike} > 0.85 and {alike} < 1.15)"
 
     idle, per_prompt, per_generated = straight_line(found)
     nodes = f"count by ({LEVEL}) (count by ({LEVEL}, instance) ({catalog.MODEL_ENERGY.name}))"
@@ -82,6 +85,12 @@ def naive(found: Weeks) -> tuple[Rule, ...]:
         Rule("J/token, 1 h > 1.2 x 1 h ago", against("1h"), 900.0),
         Rule("J/token, 1 h > 1.2 x 1 day ago", against("1d"), 900.0),
         Rule("J/token, 1 h > 1.2 x the same hour last week", against("7d"), 900.0),
+        Rule(
+            "J/token, 1 h > 1.1 x the same hour last week, at 0.85 to 1.15 of its tokens/s",
+            f"{against('7d', 1.1)} and {as_busy}",
+            900.0,
+        ),
+        Rule("J/token, 24 h > 1.1 x the same day last week", against("7d", 1.1, "24h"), 900.0),
         Rule("measured / (idle + a prefill + b decode), 1 h > 1.08", f"{energy} / {line} > 1.08", 900.0),
     )
 
