@@ -164,7 +164,7 @@ def stays(seed: int) -> Case:
 
 
 def plan(seeds: int) -> list[Case]:
-    """Return the full bench: so many seeds of chats, and of the hardest model by the worst sensor with nothing wrong."""
+    """Return all runs: so many seeds of chats, and of the hardest model by the worst sensor, with nothing wrong."""
     return [
         *(episodes(seed) for seed in range(EPISODE_SEEDS)),
         drifting_episodes(0),

@@ -36,8 +36,8 @@ EPISODES_TEXT: Final = """\
 
 Once a day, in the morning or the afternoon, working days and weekends, decoding takes more power. How long the paging
 rule takes, in minutes, by how much more energy all of it then needs: the true ratio over the first hour. +10, +15 and
-+25 % are wanted within 2 h, 1 h and 45 min; that is meant of the true ratio, which is what a bill shows: 15 % more power of
-decoding is 12 % more energy. Where the true ratio is below 1.08, nothing is owed.
++25 % are wanted within 2 h, 1 h and 45 min. That is meant of the true ratio, which a bill shows: 15 % more power
+of decoding is 12 % more energy. Where the true ratio is below 1.08, nothing is owed.
 """
 STAYS_TEXT: Final = """\
 ## Something wrong for good
@@ -177,7 +177,7 @@ def _rules_table(outcomes: Sequence[Outcome]) -> str:
         rows.append([f"`{rule}`" if rule.startswith("Joulemeter") else rule, *cells])
     return (
         _table(rows)
-        + "\nFound of how many, the median and the longest; left out are episodes at whose begin a rule fired already.\n"
+        + "\nFound of how many, the median and the longest; not counted where it fired already.\n"
     )
 
 
