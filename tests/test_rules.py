@@ -44,6 +44,26 @@ def test_alert_is_tested_firing_and_silent(alert: alerts.Alert):
     assert told.count(False) >= 2
 
 
+def test_where_nothing_is_nothing_fires_but_that(promtool: str, tmp_path: Path):
+    """Absent is not zero, nor is it high: an empty Prometheus has one alert, that there is no exporter."""
+    silent = [alert for alert in alerts.ALERTS if alert is not alerts.ABSENT]
+    asked = [{"eval_time": "26h", "alertname": alert.name} for alert in silent]
+    fires = {
+        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+        "eval_time": "26h",
+        "exp_samples": [{"labels": f'{{alertname="{alerts.ABSENT.name}"}}', "value": 1}],
+    }
+    case = {
+        "rule_files": [str(RULES)],
+        "evaluation_interval": "5m",
+        "tests": [{"interval": "5m", "alert_rule_test": asked, "promql_expr_test": [fires]}],
+    }
+    path = tmp_path / "nothing.yaml"
+    path.write_text(yaml.safe_dump(case))
+    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("alert", alerts.ALERTS, ids=lambda alert: alert.name)
 def test_alert_is_written_as_others_write_theirs(alert: alerts.Alert):
     """As the Kubernetes mixin does: a fixed sentence, then one with labels and value; three severities."""

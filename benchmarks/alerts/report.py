@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 from typing import Final
 
-from benchmarks.alerts.cases import EPISODE_SECONDS
+from benchmarks.alerts.cases import EPISODE_SECONDS, Case
 from benchmarks.alerts.evaluate import Delay, Outcome
 from dashboards import alerts
 
@@ -57,12 +57,12 @@ def page(outcomes: Sequence[Outcome], missing: int) -> str:
         parts.append(f"**Not finished: {missing} runs are missing.**\n")
     parts.append(verdict(outcomes))
     if quiet:
-        parts.append(f"{QUIET_TEXT}\n{_quiet_table(quiet)}\n{_scenarios(quiet)}")
+        parts.append(f"{QUIET_TEXT}\n{_quiet_table(quiet)}\n{''.join(told(one.case for one in quiet))}")
     if back:
         parts.append(EPISODES_TEXT)
         for _, group in _by_name(back):
             delays = [delay for one in group for delay in one.delays[PAGING]]
-            parts.append(f"{_scenarios(group)}\n{_delay_table(delays)}")
+            parts.append(f"{''.join(told(one.case for one in group))}\n{_delay_table(delays)}")
             parts.append(f"All rules, over the same episodes:\n\n{_rules_table(group)}")
     if stay:
         parts.append(f"{STAYS_TEXT.format(says=stay[0].case.says)}\n{_stay_table(stay)}")
@@ -100,11 +100,11 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     """Return whether it is as wanted, in a sentence or a list."""
     quiet = sum(not one.case.episodes for one in outcomes)
     found = misses(outcomes)
-    told = f"Wanted of `{PAGING}`: no false alarm in {quiet} runs, and every regression in time."
+    wanted = f"Wanted of `{PAGING}`: no false alarm in {quiet} runs, and every regression in time."
     return (
-        f"{told} Not reached:\n\n" + "".join(f"- {line}\n" for line in found)
+        f"{wanted} Not reached:\n\n" + "".join(f"- {line}\n" for line in found)
         if found
-        else f"{told} Reached.\n"
+        else f"{wanted} Reached.\n"
     )
 
 
@@ -131,9 +131,13 @@ def _quiet_table(outcomes: Sequence[Outcome]) -> str:
     return _table(rows)
 
 
-def _scenarios(outcomes: Sequence[Outcome]) -> str:
-    lines = (f"* {name} ({len(group)} seeds): {group[0].case.says}\n" for name, group in _by_name(outcomes))
-    return "".join(line.replace("(1 seeds)", "(1 seed)") for line in lines)
+def told(cases: Iterable[Case]) -> list[str]:
+    """Say what happens in cases, a line for each name."""
+    ordered = sorted(cases, key=lambda one: one.name)
+    groups = [list(group) for _, group in groupby(ordered, key=lambda one: one.name)]
+    return [
+        f"* {one.name} ({1 + len(more)} seed{'s' if more else ''}): {one.says}\n" for one, *more in groups
+    ]
 
 
 def _delay_table(delays: Sequence[Delay]) -> str:
