@@ -73,6 +73,19 @@ LOCKED: Values = {
         "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
     },
 }
+GKE: Values = {
+    "gpuAccess": {"mode": "hostPath"},
+    "nodeSelector": {"nvidia.com/gpu.present": None},
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "cloud.google.com/gke-accelerator", "operator": "Exists"}]}
+                ]
+            }
+        }
+    },
+}
 SETS: Mapping[str, Values] = {
     "default": {},
     "unprivileged": UNPRIVILEGED,
@@ -80,7 +93,7 @@ SETS: Mapping[str, Values] = {
     "default-runtime": {"gpuAccess": {"mode": "defaultRuntime"}, "serviceMonitor": {"enabled": True}},
     "nri": {"gpuAccess": {"mode": "nri"}},
     "dra": {"gpuAccess": {"mode": "dra"}},
-    "host-path": {"gpuAccess": {"mode": "hostPath"}},
+    "host-path": GKE,
     "processes": {"hostPID": True, "hostNetwork": True, "config": {"discovery": {"kubernetes": False}}},
     "simulated": {"simulated": True, "podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}},
 }

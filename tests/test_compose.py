@@ -34,6 +34,19 @@ def test_every_image_is_pinned(service: str):
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_no_service_has_a_privilege_or_can_gain_one(service: str):
+    assert SERVICES[service]["cap_drop"] == ["ALL"]
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in SERVICES[service]
+
+
+def test_grafana_downloads_nothing():
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert environment["GF_ANALYTICS_CHECK_FOR_UPDATES"] == "false"
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_everything_mounted_exists_and_cannot_be_written(service: str):
     for mount in files(service):
         assert mount.path.exists(), mount.path

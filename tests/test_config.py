@@ -82,6 +82,9 @@ BAD = {
     "serverz: unknown key; did you mean 'servers'?": {"serverz": []},
     "sampling.interval: unknown key; did you mean 'interval_seconds'?": {"sampling": {"interval": 1}},
     "discovery.kubernetes: expected true or false, got 'yes'": {"discovery": {"kubernetes": "yes"}},
+    "discovery.tls_config.ca_files: unknown key; did you mean 'ca_file'?": {
+        "discovery": {"tls_config": {"ca_files": "x"}}
+    },
     "discovery.kubernets: unknown key; did you mean 'kubernetes'?": {"discovery": {"kubernets": True}},
     "discovery.api_server: expected an http(s) URL without a path such as https://10.0.0.1:6443, got '10.0.0.1'": {
         "discovery": {"api_server": "10.0.0.1"}
@@ -470,6 +473,7 @@ def test_discovery_is_off_and_knows_the_usual_places():
         "api_server": "https://10.0.0.1:6443/",
         "service_account_dir": "/run/account",
         "pod_resources_socket": "/var/lib/k0s/kubelet/pod-resources/kubelet.sock",
+        "tls_config": {"ca_file": "/etc/serving/ca.pem", "insecure_skip_verify": True},
     }
     assert parse({"discovery": keys}).discovery == DiscoverySettings(
         True,
@@ -477,4 +481,6 @@ def test_discovery_is_off_and_knows_the_usual_places():
         "https://10.0.0.1:6443",
         Path("/run/account"),
         Path("/var/lib/k0s/kubelet/pod-resources/kubelet.sock"),
+        Path("/etc/serving/ca.pem"),
+        insecure_skip_verify=True,
     )

@@ -140,6 +140,23 @@ def test_promtool_takes_the_scrape_of_the_installation(promtool: str, tmp_path: 
     assert (scrape["job_name"], scrape["honor_labels"]) == ("joulemeter", True)
 
 
+def test_runbooks_of_a_plain_prometheus_are_where_people_can_read_them(tmp_path: Path):
+    (tmp_path / "dashboards").symlink_to(ROOT / "dashboards")
+    texts = [match["text"] for match in FENCE.finditer((ROOT / "docs/install.md").read_text())]
+    (command,) = [text for text in texts if "runbook_url:" in text]
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
+    groups = yaml.safe_load((tmp_path / "joulemeter-rules.yaml").read_text())["groups"]
+    found = {
+        rule["alert"]: rule["annotations"]["runbook_url"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    where = "https://git.example.org/joulemeter/blob/main/docs/runbook"
+    assert len(found) >= 20
+    assert found == {name: f"{where}/{name}.md" for name in found}
+
+
 # ---------------------------------------------------------------------------------------------- queries
 
 

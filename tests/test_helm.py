@@ -271,6 +271,33 @@ def test_dashboards_go_where_the_sidecar_looks():
     assert one["metadata"]["annotations"] == {"a": "b"}
 
 
+RUNBOOKS = "https://git.example.org/joulemeter/blob/main/docs/runbook"
+
+
+def alerts(**values: Any) -> dict[str, dict[str, Any]]:
+    """The alerts of the PrometheusRule by name."""
+    groups = one("PrometheusRule", {"prometheusRule": {"enabled": True, **values}})["spec"]["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+@pytest.mark.parametrize("base", [RUNBOOKS, f"{RUNBOOKS}/"])
+@pytest.mark.parametrize("disabled", [[], ["JoulemeterDown"]])
+def test_runbooks_are_where_people_can_read_them(base: str, disabled: list[str]):
+    changed, generated = alerts(runbookBaseUrl=base, disabled=disabled), alerts(disabled=disabled)
+    for name, alert in changed.items():
+        assert alert["annotations"].pop("runbook_url") == f"{RUNBOOKS}/{name}.md"
+        assert generated[name]["annotations"].pop("runbook_url") == f"docs/runbook/{name}.md"
+    assert changed == generated
+
+
+def test_alerts_that_are_left_out_leave_the_rest_as_it_is():
+    every, left = alerts(), ["JoulemeterDown", "JoulemeterSamplingLate"]
+    assert alerts(disabled=left) == {name: alert for name, alert in every.items() if name not in left}
+    groups = one("PrometheusRule", {"prometheusRule": {"enabled": True, "disabled": left}})["spec"]["groups"]
+    rules = yaml.safe_load((ROOT / GENERATED / "prometheus/rules.yaml").read_text())["groups"]
+    assert groups[:-1] == rules[:-1], "recording rules"
+
+
 def test_targets_become_series():
     targets = {"meta-llama/Llama-3.1-8B-Instruct": 2.5, "tiny": 10}
     groups = one("PrometheusRule", {"prometheusRule": {"enabled": True, "targets": targets}})["spec"][
@@ -304,6 +331,7 @@ def test_targets_become_series():
         ({"image": {"digest": "0a0a"}}, "digest"),
         ({"nodeSelector": {"gpu": True}}, "gpu"),
         ({"prometheusRule": {"targets": {"tiny": "10"}}}, "tiny"),
+        ({"prometheusRule": {"runbookBaseUrl": "docs/runbook"}}, "runbookBaseUrl"),
         ({"networkPolicy": {"egressPorts": [0]}}, "egressPorts"),
         ({"resources": {"limit": {}}}, "limit"),
     ],
@@ -325,6 +353,10 @@ def test_wrong_values_are_refused_by_name(values: dict[str, Any], complaint: str
             "kubelet's socket, which is root's",
         ),
         ({"config": {"listen": "127.0.0.1:1"}}, "127.0.0.1:1 would not count; set service.port"),
+        (
+            {"prometheusRule": {"enabled": True, "disabled": ["JoulemeterDwon"]}},
+            "no alert is called JoulemeterDwon; known: .*JoulemeterDown",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_with_a_remedy(values: dict[str, Any], complaint: str):
@@ -410,6 +442,48 @@ def test_notes_say_how_to_look_and_what_is_missing():
     assert "serviceMonitor.additionalLabels" in notes(EVERYTHING)
     assert "podMonitor.additionalLabels" not in notes(LOCKED)
     assert "joulemeter probe" not in notes(SETS["simulated"])
+
+
+def test_notes_say_which_nodes_and_how_to_see_that_there_are_some():
+    assert "kubectl get nodes --label-columns nvidia.com/gpu.present\n" in notes()
+    assert "kubectl get nodes --label-columns pool\n" in notes(LOCKED)
+    assert "every node that `affinity` allows." in notes(SETS["host-path"])
+    everywhere = notes({"nodeSelector": {"nvidia.com/gpu.present": None}})
+    assert everywhere.startswith("joulemeter runs on every node.\n")
+    assert "--label-columns" not in notes(SETS["simulated"])
+
+
+def test_notes_say_that_rules_may_be_left_out_and_their_runbooks_not_found():
+    bare = notes({"prometheusRule": {"enabled": True}})
+    assert "prometheusRule.additionalLabels" in bare
+    assert "ruleSelector" in bare
+    assert "prometheusRule.runbookBaseUrl" in bare
+    labelled = {"enabled": True, "additionalLabels": {"release": "kps"}, "runbookBaseUrl": RUNBOOKS}
+    assert "prometheusRule" not in notes({"prometheusRule": labelled})
+    assert "prometheusRule" not in notes()
+
+
+def test_nodes_that_have_another_label_are_selected_as_the_readme_says():
+    text = (FOLDER / "README.md").read_text().partition("**Which nodes.**")[2]
+    written = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert written == SETS["host-path"]
+    assert "nodeSelector" not in pod(written)
+    assert pod(written)["affinity"] == written["affinity"]
+
+
+@pytest.mark.parametrize("page", ["deploy/helm/joulemeter/README.md", "docs/install.md"])
+def test_laptops_cluster_gets_the_image_that_no_registry_has_before_the_chart_asks_for_it(page: str):
+    image = container(SETS["simulated"])["image"]
+    (block,) = [
+        block
+        for block in re.findall(r"```\w+\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        if "simulated=true" in block
+    ]
+    build, load, install, *_ = block.splitlines()
+    assert build.endswith(f"docker build --file deploy/Dockerfile --tag {image} .")
+    assert f"kind load docker-image {image} " in load
+    assert load.endswith(f"# minikube image load {image}")
+    assert "helm install" in install
 
 
 def test_notes_say_that_a_monitor_would_not_be_let_in():

@@ -1,10 +1,15 @@
 """Where the daemon finds its cluster, and what `probe` says of it."""
 
+import ssl
 import subprocess
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 import yaml
 from daemons import run
 from kubelet import Kubelet
@@ -38,11 +43,63 @@ def test_without_an_environment_it_says_what_to_set():
         api_server({})
 
 
+# ---------------------------------------------------------------------------------------------- TLS of servers
+
+GUESSED = {"prometheus.io/scrape": "true", "prometheus.io/scheme": "https"}
+ANNOTATED = {"joulemeter.io/scrape": "true", "joulemeter.io/scheme": "https"}
+
+
+class TlsServer(ThreadingHTTPServer):
+    """A virtual vLLM server's page over TLS, with a certificate for 127.0.0.1."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that does not believe us hangs up; that is the point."""
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(
+            b'vllm:generation_tokens_total{model_name="m"} 1\nvllm:prompt_tokens_total{model_name="m"} 1\n'
+        )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("annotations", "refused"), [(GUESSED, "looks like a server"), (ANNOTATED, "TLS failed")]
+)
+def test_discovered_servers_are_believed_as_the_configuration_says(
+    annotations: Mapping[str, str], refused: str, tmp_path: Path
+):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    believing = {"ca_file": str(tmp_path / "ca.crt")}, {"insecure_skip_verify": True}
+    with ApiPlayer() as api, TlsServer(authority) as server:
+        engine = container(ports=[server.server_port], limits={"nvidia.com/gpu": "1"})
+        api.put(pod_json("chat-0", engine, annotations=annotations))
+        where: dict[str, Any] = {"node_name": NODE, "api_server": api.url}
+        said = [command("probe", tmp_path, **where, tls_config=tls).stdout for tls in ({}, *believing)]
+        server.shutdown()
+    name = f"default/chat-0:{server.server_port}"
+    assert [refused in text for text in said] == [True, False, False]
+    assert [f"{name}: vllm" in text for text in said] == [False, True, True]
+
+
 # ---------------------------------------------------------------------------------------------- probe, serve
 
 
 def command(
-    what: str, folder: Path, environment: Mapping[str, str] = NO_LIBRARY, **discovery: str
+    what: str, folder: Path, environment: Mapping[str, str] = NO_LIBRARY, **discovery: Any
 ) -> subprocess.CompletedProcess[str]:
     config = folder / "joulemeter.yaml"
     config.write_text(yaml.safe_dump({"discovery": {"kubernetes": True, **discovery}}))

@@ -139,6 +139,7 @@ def test_pod_without_gpus_says_what_it_lacks():
     assert node.finder.problems["pod"].startswith(
         "server pod: the kubelet gave its pod no GPU: set a limit of nvidia.com/gpu, or a claim"
     )
+    assert "for a joulemeter of that node alone (nodeSelector)" in node.finder.problems["pod"]
     node.behind = NobodyListensError("nobody listens")
     assert node.finder.find() == {"pod": frozenset()}  # believed once it is given up
 

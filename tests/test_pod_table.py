@@ -60,9 +60,10 @@ def test_pod_of_the_same_name_is_another_server():
 def test_bookmark_and_kinds_to_come_change_nothing():
     table = PodTable()
     table.replace([pod("a")])
-    for kind in ("BOOKMARK", "RENAMED"):
-        read = read_event(event(kind, {"metadata": {"resourceVersion": "9"}}))
-        assert read == Event(kind, {"metadata": {"resourceVersion": "9"}}, "9")
+    said = {"metadata": {"resourceVersion": "9"}}
+    for kind, pod_of in (("BOOKMARK", {}), ("RENAMED", said)):
+        read = read_event(event(kind, said))
+        assert read == Event(kind, pod_of, "9")
         table.apply(read)
     assert table.servers.keys() == {"default/a:8000"}
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from kubernetes_api import container, pod_json
 
-from joulemeter.discovery.pods import served, usual_port
+from joulemeter.discovery.containers import usual_port
+from joulemeter.discovery.pods import served
 from joulemeter.errors import DiscoveryError
 from joulemeter.model import Pod
 from joulemeter.server_config import ServerConfig
@@ -56,11 +57,55 @@ def test_annotations_of_ours_describe_a_server():
         ([container(command=["sh", "-c", "serve --port=8125 --x"])], "http://10.0.0.1:8125/metrics"),
         ([container("web", ports=[80]), container(image=VLLM)], "http://10.0.0.1:8000/metrics"),
         ([container("web", ports=[80]), container("x")], "http://10.0.0.1:80/metrics"),
+        ([container("web", ports=[80]), container(ports=[81], limits=GPU)], "http://10.0.0.1:81/metrics"),
     ],
 )
 def test_port_that_is_not_annotated_is_the_one_that_a_container_tells(containers: list[Any], url: str):
     pod = pod_json("p", *containers, ip="10.0.0.1", annotations={"joulemeter.io/scrape": "true"})
     assert urls(served(pod).servers) == [url]
+
+
+def test_several_ports_are_several_servers_of_one_pod():
+    pair = [container("a", VLLM, args=["--port", "8000"]), container("b", ports=[8001])]
+    annotations = {"joulemeter.io/scrape": "true", "joulemeter.io/port": "8000, 8001,8000"}
+    found = served(
+        pod_json("p", *pair, annotations=annotations | {"joulemeter.io/path": "/m"}, ip="10.0.0.1")
+    )
+    assert [(one.name, one.url, one.container) for one in found.servers] == [
+        ("default/p:8000", "http://10.0.0.1:8000/m", "a"),
+        ("default/p:8001", "http://10.0.0.1:8001/m", "b"),
+    ]
+    assert found.problems == ()
+
+
+def test_port_that_is_none_is_named_and_the_others_are_served():
+    annotations = {
+        "joulemeter.io/scrape": "true",
+        "joulemeter.io/port": "8000,x,70000,",
+        "joulemeter.io/dialect": "v",
+    }
+    found = served(pod_json("p", container(), annotations=annotations))
+    assert [one.name for one in found.servers] == ["default/p:8000"]
+    place = "pod default/p: annotation joulemeter.io/port: expected a port from 1 to 65535, got"
+    ports = [f"{place} {shown}" for shown in ("'x'", "'70000'", "''")]
+    assert found.problems[:3] == tuple(ports)
+
+
+def test_what_is_wrong_for_all_servers_of_a_pod_is_said_once():
+    annotations = {
+        "joulemeter.io/scrape": "true",
+        "joulemeter.io/port": "1,2",
+        "joulemeter.io/dialect": "vlm",
+    }
+    found = served(pod_json("p", container(), annotations=annotations))
+    assert (len(found.servers), len(found.problems)) == (2, 1)
+
+
+def test_prometheus_knows_one_port_only():
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": "8000,8001"}
+    found = served(pod_json("p", container(limits=GPU), annotations=annotations))
+    assert found.guesses == ()
+    assert "prometheus.io/port: expected a port from 1 to 65535, got '8000,8001'" in found.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +119,10 @@ def test_port_that_is_not_annotated_is_the_one_that_a_container_tells(containers
         ("registry.example/llm-d/llm-d-cuda:v0.3", 8000),
         ("vllm.example.org/acme/app:vllm", None),
         ("localhost/vllm", 8000),
+        ("registry.example/proxy/vllm-openai", 8000),
+        ("registry.example/llm-d/llm-d-routing-sidecar:v0.3.0", None),
+        ("registry.example/llm-d/llm-d-router-disagg-sidecar:v0.10.0", None),
+        ("registry.example/acme/vllm-router", None),
         ("nginx", None),
         ("", None),
     ],
@@ -111,9 +160,62 @@ def test_prometheus_annotations_make_a_guess_where_there_is_a_gpu_or_a_known_ima
     claimed = served(pod_json("p", container(claims=[{"name": "gpu"}]), **where))
     assert urls(claimed.guesses) == ["https://10.0.0.1:9400/stats"]
     assert served(pod_json("p", container(), **where)).guesses == ()
-    # the annotated port may be a sidecar's, so the known image's is a guess as well
-    both = served(pod_json("p", container(image=VLLM), **where))
-    assert urls(both.guesses) == ["https://10.0.0.1:9400/stats", "http://10.0.0.1:8000/metrics"]
+    # the only container's port, whether it is declared or not
+    known = served(pod_json("p", container(image=VLLM), **where))
+    assert urls(known.guesses) == ["https://10.0.0.1:9400/stats"]
+
+
+MERGED = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": "15020",
+    "prometheus.io/path": "/stats/prometheus",
+}
+PROXY = container("istio-proxy", "istio/proxyv2:1.24.0", ports=[15090])
+
+
+@pytest.mark.parametrize("proxy", [PROXY, PROXY | {"ports": [{"containerPort": 15020}]}])
+@pytest.mark.parametrize("is_native", [False, True])
+def test_sidecar_that_merges_metrics_does_not_make_one_engine_two_servers(
+    proxy: dict[str, Any], is_native: bool
+):
+    engine = container("engine", VLLM, ports=[8000], limits=GPU)
+    where = {"annotations": MERGED, "ip": "10.0.0.1"}
+    pod = pod_json("p", engine, **where) if is_native else pod_json("p", proxy, engine, **where)
+    pod["spec"]["initContainers"] = [proxy | {"restartPolicy": "Always"}] if is_native else []
+    (guess,) = served(pod).guesses
+    assert (guess.url, guess.container) == ("http://10.0.0.1:8000/metrics", "engine")
+
+
+def test_merged_page_is_the_only_one_to_guess_where_no_image_is_known():
+    found = served(pod_json("p", PROXY, container(limits=GPU), annotations=MERGED, ip="10.0.0.1"))
+    assert urls(found.guesses) == ["http://10.0.0.1:15020/stats/prometheus"]
+
+
+def test_annotated_port_of_a_known_image_is_the_guess_for_that_container():
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": "9400"}
+    pair = [container("a", VLLM, ports=[8000, 9400]), container("b", VLLM, args=["--port", "8001"])]
+    found = served(pod_json("p", *pair, annotations=annotations))
+    assert [(one.name, one.container) for one in found.guesses] == [
+        ("default/p:9400", "a"),
+        ("default/p:8001", "b"),
+    ]
+
+
+def test_server_behind_a_sidecar_that_passes_requests_on_is_one_server():
+    sidecar = container("routing", "llm-d/llm-d-routing-sidecar:v0.3.0", args=["--port=8000"], ports=[8000])
+    engine = container("vllm", "llm-d/llm-d-cuda:v0.3.0", args=["--port", "8200"], limits=GPU)
+    pod = pod_json("p", engine)
+    pod["spec"]["initContainers"] = [sidecar | {"restartPolicy": "Always"}]
+    assert [(one.name, one.container) for one in served(pod).guesses] == [("default/p:8200", "vllm")]
+
+
+def test_native_sidecar_is_a_container_and_one_that_ends_is_none():
+    pod = pod_json("p", container("web", ports=[80]))
+    pod["spec"]["initContainers"] = [
+        container("load", "vllm/vllm-openai:v0.1"),
+        container("engine", VLLM, args=["--port", "8100"]) | {"restartPolicy": "Always"},
+    ]
+    assert [(one.name, one.container) for one in served(pod).guesses] == [("default/p:8100", "engine")]
 
 
 def test_one_port_is_one_guess():

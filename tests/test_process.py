@@ -189,6 +189,7 @@ def test_nobody_listens(proc: Proc, state: str | None):
     assert str(caught.value) == (
         "127.0.0.1:8000: no process of this network namespace listens there; start the server, run joulemeter"
         " in the host's network (hostNetwork: true), or set `gpus: [...]` for this server"
+        " (not in a configuration that several nodes share)"
     )
 
 

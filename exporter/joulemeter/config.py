@@ -91,6 +91,10 @@ class DiscoverySettings:
     """Directory with the ServiceAccount's `token` and `ca.crt`; read anew when they are renewed."""
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     """The kubelet's socket that tells which pod was given which GPU."""
+    ca_file: Path | None = None
+    """File with the certificates that those of discovered servers are checked against, in PEM."""
+    insecure_skip_verify: bool = False
+    """Believe any certificate of a discovered server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +227,18 @@ def address(value: object) -> tuple[str, int]:
 
 def _discovery(section: Section) -> DiscoverySettings:
     default = DiscoverySettings()
+    tls = section.section("tls_config")
     settings = DiscoverySettings(
         kubernetes=section.flag("kubernetes", default=default.kubernetes),
         node_name=section.text("node_name", None),
         api_server=section.converted("api_server", None, base_url),
         service_account_dir=section.path("service_account_dir") or default.service_account_dir,
         pod_resources_socket=section.path("pod_resources_socket") or default.pod_resources_socket,
+        ca_file=tls.path("ca_file"),
+        insecure_skip_verify=tls.flag("insecure_skip_verify", default=default.insecure_skip_verify),
     )
-    section.finish()
+    for part in (tls, section):
+        part.finish()
     return settings
 
 

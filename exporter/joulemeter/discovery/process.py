@@ -33,7 +33,7 @@ FORWARDERS: Final = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "p
 """Programs that listen for a container's published port; the server is not among their descendants."""
 LAUNCHERS: Final = frozenset({"text-generation"})
 """Programs that start listener and GPU workers side by side: TGI's launcher (the kernel keeps 15 letters)."""
-REMEDY: Final = "set `gpus: [...]` for this server"
+REMEDY: Final = "set `gpus: [...]` for this server (not in a configuration that several nodes share)"
 
 
 class Look:

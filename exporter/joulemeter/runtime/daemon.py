@@ -228,7 +228,7 @@ def build_observer(
         snapshot=snapshot,
         interval_seconds=interval_seconds,
         look=None if config.servers or kubernetes is not None else UsualPorts(client).look,
-        discovered=dict if kubernetes is None else kubernetes.watcher.servers,
+        discovered=dict if kubernetes is None else kubernetes.servers,
     )
     for server in config.servers:
         observer.add_server(server)

@@ -1,17 +1,20 @@
 """What the daemon has in a cluster: a watcher of this node's pods, and the kubelet to ask who was given which GPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
-from joulemeter.config import Config
+from joulemeter.config import Config, DiscoverySettings
 from joulemeter.discovery.api_server import ApiServer
 from joulemeter.discovery.pod_resources import PodResources
 from joulemeter.errors import DiscoveryError
 from joulemeter.meters import EnergyMeter
+from joulemeter.runtime.http import Answer
 from joulemeter.runtime.pod_owners import PodOwners
 from joulemeter.runtime.pod_watcher import PodWatcher
 from joulemeter.runtime.watch import Pages
+from joulemeter.server_config import ServerConfig
 
 NODE_VARIABLE: Final = "NODE_NAME"
 """Name of the Kubernetes node that the daemon runs on, where pods are to be found."""
@@ -42,7 +45,8 @@ class Kubernetes:
         self.kubelet = PodResources(settings.pod_resources_socket)
         self.owners = PodOwners(meter, self.kubelet.pods)
         configured = frozenset(server.url for server in config.servers)
-        self.watcher = PodWatcher(self._api, pages, configured=configured)
+        self._tls = _Tls(settings, pages)
+        self.watcher = PodWatcher(self._api, self._tls, configured=configured)
 
     async def __aenter__(self) -> Self:
         await self._api.__aenter__()
@@ -53,10 +57,29 @@ class Kubernetes:
     ) -> None:
         await self._api.__aexit__(kind, error, trace)
 
+    def servers(self) -> dict[str, ServerConfig]:
+        """By name, the servers that are there now, and which of their certificates to believe."""
+        return {name: self._tls.applied(server) for name, server in self.watcher.servers().items()}
+
     def up(self) -> dict[str, bool]:
         """Whether the API server and the kubelet answered when they were last asked, by what we call them."""
         kubelet = {} if self.owners.up is None else {"kubelet": self.owners.up}
         return {"api_server": self.watcher.up, **kubelet}
+
+
+class _Tls:
+    """`discovery.tls_config` for servers that are discovered; asks them with it."""
+
+    def __init__(self, settings: DiscoverySettings, pages: Pages) -> None:
+        self._settings = settings
+        self._pages = pages
+
+    def applied(self, server: ServerConfig) -> ServerConfig:
+        settings = self._settings
+        return replace(server, ca_file=settings.ca_file, insecure_skip_verify=settings.insecure_skip_verify)
+
+    async def get(self, url: str, server: ServerConfig, *, query: Sequence[tuple[str, str]] = ()) -> Answer:
+        return await self._pages.get(url, self.applied(server), query=query)
 
 
 def node_name(environment: Mapping[str, str]) -> str:

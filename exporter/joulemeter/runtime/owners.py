@@ -103,7 +103,8 @@ class OwnerFinder:
                 raise DiscoveryError(
                     f"server {server.name}: the process on port {_port(server)} and its children use no GPU that NVML"
                     " lists: run joulemeter in the host's PID namespace (and, where GPUs are cut into MIG instances,"
-                    " as root with NVIDIA_MIG_MONITOR_DEVICES=all), or name the GPUs (gpus: [0])"
+                    " as root with NVIDIA_MIG_MONITOR_DEVICES=all), or name the GPUs (gpus: [0];"
+                    " not in a configuration that several nodes share)"
                 )
             self._found[server.name] = uuids
             return uuids

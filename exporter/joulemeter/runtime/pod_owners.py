@@ -17,8 +17,9 @@ NOT_LISTED: Final = (
     " missing, NVIDIA_MIG_MONITOR_DEVICES=all, which NVIDIA's toolkit allows with the capability SYS_ADMIN only)"
 )
 NOTHING_GIVEN: Final = (
-    "the kubelet gave its pod no GPU: set a limit of nvidia.com/gpu, or a claim, in the pod; or name the GPUs in"
-    " the configuration (servers: [{url: ..., gpus: [0]}])"
+    "the kubelet gave its pod no GPU: set a limit of nvidia.com/gpu, or a claim, in the pod; naming the GPUs in the"
+    " configuration (servers: [{url: ..., gpus: [0]}]) is for a joulemeter of that node alone (nodeSelector), for every"
+    " node's has the same configuration"
 )
 
 

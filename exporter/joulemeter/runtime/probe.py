@@ -117,7 +117,7 @@ async def _look_at_pods(
             watcher.look(), asyncio.to_thread(kubernetes.kubelet.allocatable), return_exceptions=True
         )
         report.pods(kubernetes, listed, devices)
-        servers = watcher.servers()
+        servers = kubernetes.servers()
         report.guesses(watcher.table.guesses.keys() - servers.keys())
     return [*config.servers, *servers.values()], kubernetes.owners
 

@@ -156,3 +156,31 @@ metricRelabelings:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- /* The generated rules, unrendered: their braces are Prometheus's. What is changed in them, values ask for. */}}
+{{- define "joulemeter.rules" -}}
+{{- $text := .Files.Get "files/prometheus/rules.yaml" | trim }}
+{{- with .Values.prometheusRule.runbookBaseUrl }}
+{{- $text = $text | replace "runbook_url: docs/runbook/" (printf "runbook_url: %s/" (trimSuffix "/" .)) }}
+{{- end }}
+{{- with .Values.prometheusRule.disabled }}
+{{- $rules := fromYaml $text }}
+{{- $left := . }}
+{{- $known := list }}
+{{- range $group := $rules.groups }}
+{{- $kept := list }}
+{{- range $rule := $group.rules }}
+{{- with $rule.alert }}{{ $known = append $known . }}{{ end }}
+{{- if not (and $rule.alert (has $rule.alert $left)) }}{{ $kept = append $kept $rule }}{{ end }}
+{{- end }}
+{{- $_ := set $group "rules" $kept }}
+{{- end }}
+{{- range $left }}
+{{- if not (has . $known) }}
+{{- fail (printf "prometheusRule.disabled: no alert is called %s; known: %s" . (join ", " $known)) }}
+{{- end }}
+{{- end }}
+{{- $text = toYaml $rules }}
+{{- end }}
+{{- $text }}
+{{- end }}
