@@ -41,6 +41,8 @@ BANDS: Final[Mapping[float, str]] = {
     600: "red",
 }
 ON_THE_RIGHT: Final = "gCO₂e / kWh"
+OVERLAY_HEIGHT: Final = 11
+"""A legend of two models and two zones is seen whole."""
 CREDIT: Final = Counter(node(catalog.ENERGY_CREDIT, currency=CURRENCY))
 ELECTRICITY: Final = Counter(node(catalog.GPU_COST, currency=CURRENCY, component="electricity"))
 
@@ -143,6 +145,7 @@ def overlay() -> Row:
                 ],
                 no_data=NO_ENERGY,
                 stacked=True,
+                height=OVERLAY_HEIGHT,
             ),
             timeseries(
                 "CO₂e / M generated tokens and grid intensity",
@@ -158,6 +161,7 @@ def overlay() -> Row:
                 ],
                 no_data=NO_TRAFFIC,
                 logarithmic=True,
+                height=OVERLAY_HEIGHT,
             ),
             timeseries(
                 "Emission rate by model",
@@ -231,16 +235,21 @@ def money() -> Row:
             timeseries(
                 "GPU power and price of electricity",
                 means="Power of the selected GPUs (left, filled) with the price of a kWh in the chosen"
-                " currency (right, dashed).",
+                " currency (right, dashed), by node: nodes may pay different ones.",
                 unit="watt",
                 queries=[
                     Query(GPU_ENERGY.rate(), "GPU power"),
-                    Query(f"max({price})", "$currency / kWh", right="price of a kWh"),
+                    Query(
+                        f"max by (instance) ({price})",
+                        "{{instance}}, $currency / kWh",
+                        right="price of a kWh",
+                        right_decimals=2,
+                    ),
                 ],
                 no_data=NO_ENERGY,
                 stacked=True,
                 width=24,
-                height=8,
+                height=10,
             ),
         ],
     )

@@ -8,20 +8,22 @@ from dashboards.panels import Query, bargauge, stat, timeseries
 from dashboards.queries import (
     CURRENCY,
     GPU_ENERGY,
+    TARGETS,
     Counter,
     buckets,
     conservation,
     model,
     node,
+    occurred,
+    of_exporters,
     unattributed_by_reason,
 )
 from dashboards.tables import Column, heatmap, state_timeline, table
-from dashboards.words import NO_ENERGY, NO_EXPORTER, NO_MODEL, NO_PRICE
+from dashboards.words import NO_ENERGY, NO_EXPORTER, NO_MODEL, NO_PRICE, PHASE_COLOURS
 from joulemeter import catalog
 
 UID: Final = "joulemeter-exporter"
-JOB: Final = 'cluster=~"$cluster", job=~"$job"'
-INSTANCE: Final = f'{JOB}, instance=~"$instance"'
+UP: Final = of_exporters(f"up{{{TARGETS}}}")
 RESTARTS: Final = Counter(node(catalog.METER_RESETS))
 LOST_TOKENS: Final = Counter(model(catalog.UNATTRIBUTED_TOKENS))
 FETCHES: Final = Counter(node(catalog.GRID_FETCHES))
@@ -38,15 +40,16 @@ LAW: Final = (
 
 def state() -> Row:
     """What is wrong now."""
-    ages = f"time() - {node(catalog.LAST_TICK)}"
+    tick = node(catalog.LAST_TICK)
     return Row(
         "Now",
         [
             stat(
                 "Exporters down",
-                means="Targets of the selected jobs that Prometheus cannot scrape.",
+                means="Exporters that Prometheus cannot scrape, of those that it could at some time of the last"
+                " day. Other targets of Prometheus do not count, whatever jobs are selected.",
                 unit="none",
-                query=f"count(up{{{JOB}}} == 0) or 0 * count(up{{{JOB}}})",
+                query=f"count({UP} == 0) or 0 * count({UP})",
                 no_data=NO_EXPORTER,
                 steps=BAD_IF_ANY,
             ),
@@ -81,12 +84,12 @@ def state() -> Row:
             ),
             stat(
                 "Oldest page",
-                means="Age of what the exporters' pages show, the oldest. More than a few seconds beyond"
-                " the scrape interval: the exporter hangs, though it still answers.",
+                means="Age that the exporters' pages had when they were scraped, the oldest. More than some"
+                " seconds: the exporter hangs, though it still answers.",
                 unit="s",
-                query=f"max({ages})",
+                query=f"max(timestamp({tick}) - {tick})",
                 no_data=NO_EXPORTER,
-                steps={0: "green", 90: "orange", 300: "red"},
+                steps={0: "green", 30: "orange", 60: "red"},
             ),
             stat(
                 "Worst cross-check",
@@ -139,11 +142,13 @@ def accuracy() -> Row:
             timeseries(
                 "Cross-check by GPU",
                 means="Power integrated over a minute over the energy counter's increase, by GPU: 100 % is"
-                " agreement. A GPU that stays away from it by itself reads one of the two wrongly.",
+                " agreement, and up to 5 % more or less (shaded) is usual. A GPU that stays away from it by"
+                " itself reads one of the two wrongly.",
                 unit="percentunit",
                 queries=[Query(node(catalog.CROSSCHECK), "{{instance}} GPU {{gpu}}")],
                 no_data="no counter to check",
-                from_zero=False,
+                band=(0.95, 1.05),
+                many=True,
             ),
             timeseries(
                 "Unattributed energy by reason",
@@ -160,6 +165,7 @@ def accuracy() -> Row:
                 ],
                 no_data="no unattributed energy",
                 stacked=True,
+                ratio=True,
             ),
             timeseries(
                 "Uncertainty of the split",
@@ -169,10 +175,11 @@ def accuracy() -> Row:
                 unit="percentunit",
                 queries=[
                     Query(
-                        f"max by (model, phase) ({model(catalog.PHASE_UNCERTAINTY)})", "{{model}} {{phase}}"
+                        f"max by (model, phase) ({model(catalog.PHASE_UNCERTAINTY)})", "{{phase}} {{model}}"
                     )
                 ],
                 no_data=NO_MODEL,
+                colours=PHASE_COLOURS,
             ),
             heatmap(
                 "Sampling interval",
@@ -227,18 +234,20 @@ def sources() -> Row:
                 "Answers that could not be used",
                 means="Answers of servers per minute that were refused, by reason: an error status, a"
                 " redirect, too large, no metrics, an impossible value, or too many series. All else keeps"
-                " running.",
+                " running. Reasons that did not occur in the range are left out.",
                 unit="suffix:/min",
-                queries=[Query(f"60 * {REFUSED.rate('reason')}", "{{reason}}")],
-                no_data="no server",
+                queries=[Query(f"60 * ({occurred(REFUSED, 'reason')})", "{{reason}}")],
+                no_data="none in the range",
+                height=6,
             ),
             timeseries(
                 "Tokens without energy",
                 means="Tokens per minute of windows whose energy could not be attributed, by reason. They"
-                " are in no ratio.",
+                " are in no ratio. Reasons that did not occur in the range are left out.",
                 unit="suffix:tok/min",
-                queries=[Query(f"60 * {LOST_TOKENS.rate('reason')}", "{{reason}}")],
-                no_data="none so far",
+                queries=[Query(f"60 * ({occurred(LOST_TOKENS, 'reason')})", "{{reason}}")],
+                no_data="none in the range",
+                height=6,
             ),
             bargauge(
                 "Answers of grid sources",
@@ -302,7 +311,7 @@ def footprint() -> Row:
                 "Series per scrape",
                 means="Series on each exporter's page: watch it when models come and go.",
                 unit="short",
-                queries=[Query(f"scrape_samples_scraped{{{INSTANCE}}}", "{{instance}}")],
+                queries=[Query(of_exporters(f"scrape_samples_scraped{{{TARGETS}}}"), "{{instance}}")],
                 no_data=NO_EXPORTER,
                 width=6,
                 height=8,
@@ -312,7 +321,7 @@ def footprint() -> Row:
                 means="How long Prometheus waits for each exporter's page. It is formatted beforehand, so"
                 " more than some tens of milliseconds are the network or a starved exporter.",
                 unit="s",
-                queries=[Query(f"scrape_duration_seconds{{{INSTANCE}}}", "{{instance}}")],
+                queries=[Query(of_exporters(f"scrape_duration_seconds{{{TARGETS}}}"), "{{instance}}")],
                 no_data=NO_EXPORTER,
                 width=6,
                 height=8,
@@ -322,7 +331,11 @@ def footprint() -> Row:
                 means="Processor time that each exporter takes: 100 % is one core. A few percent are usual; more"
                 " than that is sampling or observing more often than configured by default.",
                 unit="percentunit",
-                queries=[Query(f"rate({node(catalog.PROCESS_CPU)}[$__rate_interval])", "{{instance}}")],
+                queries=[
+                    Query(
+                        of_exporters(f"rate({node(catalog.PROCESS_CPU)}[$__rate_interval])"), "{{instance}}"
+                    )
+                ],
                 no_data=NO_EXPORTER,
                 width=12,
             ),
@@ -331,7 +344,7 @@ def footprint() -> Row:
                 means="Resident memory of each exporter. It is flat; with discovery in Kubernetes it is some"
                 " 20 MiB more. A line that keeps rising is a fault to report.",
                 unit="bytes",
-                queries=[Query(node(catalog.PROCESS_MEMORY), "{{instance}}")],
+                queries=[Query(of_exporters(node(catalog.PROCESS_MEMORY)), "{{instance}}")],
                 no_data=NO_EXPORTER,
                 width=12,
             ),

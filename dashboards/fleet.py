@@ -4,7 +4,7 @@ from typing import Final
 
 from dashboards import records
 from dashboards.page import ALERTS, Row, currency, dashboard, model_variables
-from dashboards.panels import Query, bargauge, stat, timeseries
+from dashboards.panels import Panel, Query, bargauge, stat, timeseries
 from dashboards.queries import (
     CO2E,
     COST,
@@ -51,6 +51,7 @@ UID: Final = "joulemeter-fleet"
 WHO: Final = "namespace, model"
 DAY: Final = "1d"
 DAY_HOURS: Final = 24
+SEVERITIES: Final = ("info", "warning", "critical")
 
 
 def summary() -> Row:
@@ -247,24 +248,24 @@ def who() -> Row:
 
 def alerts() -> Row:
     """What fired."""
+    levels = " or ".join(
+        f'{level} * max by (alertname, severity) (ALERTS{{{ALERTS}, severity="{severity}"}})'
+        for level, severity in enumerate(SEVERITIES, 1)
+    )
     return Row(
         "Alerts",
         [
             state_timeline(
                 "Firing alerts",
-                means="Joulemeter's alerts over time, by name; needs the alert rules to be loaded. Empty"
-                " means that none fired.",
+                means="Joulemeter's alerts over time, by name, coloured by severity. Empty means that none"
+                " fired, or that the alert rules are not loaded: see Status, Rules, in Prometheus.",
                 unit="none",
-                queries=[
-                    Query(
-                        f"max by (alertname, severity) (ALERTS{{{ALERTS}}})", "{{alertname}} ({{severity}})"
-                    )
-                ],
-                no_data="no alert fired",
-                steps={1: "red"},
-                texts={"1": "firing"},
+                queries=[Query(levels, "{{alertname}} ({{severity}})")],
+                no_data="no alert fired, or the rules are not loaded",
+                steps={1: "blue", 2: "orange", 3: "red"},
+                texts={str(level): severity for level, severity in enumerate(SEVERITIES, 1)},
                 width=24,
-                height=4,
+                height=6,
             )
         ],
     )
@@ -272,59 +273,71 @@ def alerts() -> Row:
 
 def weeks() -> Row:
     """Day by day, from recorded hours."""
+    kwh_each = f" / {JOULES_PER_KWH}"
     return Row(
         "Day by day over 14 days, from recorded hours",
         [
-            timeseries(
+            _per_day(
                 "Energy per day by model",
-                means="Attributed energy of the 24 hours before each bar, from the hourly recording rules:"
-                f" quick over months. Namespace and model apply, job and instance do not. {BOUNDARY}",
-                unit="kwatth",
-                queries=[
-                    Query(
-                        f"{records.over_hours(records.ENERGY, DAY_HOURS, by='model')} / {JOULES_PER_KWH}",
-                        "{{model}}",
-                    )
-                ],
-                no_data=NO_RECORDS,
-                stacked=True,
-                bars=True,
-                step=DAY,
-                last="14d",
-                width=8,
+                f"Energy of every day. {BOUNDARY}",
+                "kwatth",
+                (records.ENERGY, records.UNATTRIBUTED_ENERGY, records.GPU_ENERGY),
+                kwh_each,
             ),
-            timeseries(
+            _per_day(
                 "CO₂e per day by model",
-                means="Emissions of the 24 hours before each bar, from the hourly recording rules."
-                f" Namespace and model apply, job and instance do not. {OPERATIONAL}",
-                unit="massg",
-                queries=[Query(records.over_hours(records.CO2E, DAY_HOURS, by="model"), "{{model}}")],
-                no_data=NO_RECORDS,
-                stacked=True,
-                bars=True,
-                step=DAY,
-                last="14d",
-                width=8,
+                f"Emissions of every day. {OPERATIONAL}",
+                "massg",
+                (records.CO2E, records.UNATTRIBUTED_CO2E, records.GPU_CO2E),
             ),
-            timeseries(
+            _per_day(
                 "Cost per day by model ($currency)",
-                means="Cost of the 24 hours before each bar, from the hourly recording rules. Namespace and"
-                f" model apply, job and instance do not. {PRICED}",
-                unit="short",
-                queries=[
-                    Query(
-                        records.over_hours(records.COST, DAY_HOURS, by="model", currency=CURRENCY),
-                        "{{model}}",
-                    )
-                ],
-                no_data=NO_RECORDS,
-                stacked=True,
-                bars=True,
-                step=DAY,
-                last="14d",
-                width=8,
+                f"Cost of every day. {PRICED}",
+                "short",
+                (records.COST, records.UNATTRIBUTED_COST, records.GPU_COST),
+                decimals=2,
+                currency=CURRENCY,
             ),
         ],
+    )
+
+
+def _per_day(
+    title: str,
+    means: str,
+    unit: str,
+    recorded: tuple[records.Record, records.Record, records.Record],
+    each: str = "",
+    *,
+    decimals: int | None = None,
+    **labels: str,
+) -> Panel:
+    """Draw what models, nobody and all GPUs used on every day; the first two are the third."""
+
+    def day(rule: records.Record, by: str = "") -> str:
+        return f"{records.over_hours(rule, DAY_HOURS, by=by, ahead=True, **labels)}{each}"
+
+    of_models, of_nobody, of_gpus = recorded
+    return timeseries(
+        title,
+        means=f"{means} A bar stands for the day that begins on its left, today's for the day so far. Grey is"
+        " unattributed; dashed are all GPUs, which the bars reach if all models are selected. From the hourly"
+        " recording rules: quick over months; cluster, namespace and model apply, job and instance do not.",
+        unit=unit,
+        queries=[
+            Query(day(of_models, "model"), "{{model}}"),
+            Query(day(of_nobody), "unattributed"),
+            Query(day(of_gpus), "all GPUs", dashed=True),
+        ],
+        no_data=NO_RECORDS,
+        stacked=True,
+        bars=True,
+        colours={"^unattributed$": GREY},
+        decimals=decimals,
+        step=DAY,
+        last="14d",
+        width=8,
+        height=11,
     )
 
 

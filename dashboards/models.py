@@ -1,9 +1,8 @@
-"""Joulemeter / Model efficiency: what a token and a request cost in energy, by model and by phase, and"
-" whether that is new."""
+"""Joulemeter / Model efficiency: what a token and a request cost in energy, and whether that is new."""
 
 from typing import Final
 
-from dashboards import models_cost, models_energy
+from dashboards import models_cost, models_energy, models_weeks
 from dashboards.page import Row, currency, dashboard, model_variables, number
 from dashboards.panels import stat
 from dashboards.queries import (
@@ -162,7 +161,7 @@ def build() -> str:
             models_energy.where(),
             models_cost.per_million(),
             models_cost.responses(),
-            models_cost.weeks(),
+            models_weeks.weeks(),
             models_energy.replicas(),
         ],
     )

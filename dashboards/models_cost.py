@@ -1,8 +1,7 @@
-"""Rows of the dashboard Model efficiency: money and emissions, meaningful responses, and weeks."""
+"""Rows of the dashboard Model efficiency: money and emissions, and meaningful responses."""
 
 from typing import Final
 
-from dashboards import records
 from dashboards.page import Row
 from dashboards.panels import Query, stat, timeseries
 from dashboards.queries import (
@@ -16,7 +15,7 @@ from dashboards.queries import (
     REQUESTS,
     TOKENS_PER_SECOND_FLOOR,
     Counter,
-    over,
+    recent,
     whole,
 )
 from dashboards.tables import Column, table
@@ -24,15 +23,12 @@ from dashboards.words import (
     LOGARITHMIC,
     NO_GRID,
     NO_PRICE,
-    NO_RECORDS,
     NO_TRAFFIC,
     OPERATIONAL,
-    PER_TOKEN,
     PHASE_COLOURS,
     PRICED,
 )
 
-WEEK_HOURS: Final = 7 * 24
 CHANGE: Final = "($change / 100)"
 ATTEMPTS: Final = "$attempts"
 SIDE_TOKENS: Final = "$side_tokens"
@@ -93,12 +89,16 @@ def per_million() -> Row:
             ),
             timeseries(
                 "$currency / M generated tokens by component",
-                means="Electricity and GPU time per million generated tokens of all selected models. GPU"
-                f" time costs at night as much as by day. {LOGARITHMIC}",
+                means="Electricity and GPU time per million generated tokens of all selected models; grey and"
+                f" dashed: both. GPU time costs at night as much as by day. {LOGARITHMIC}",
                 unit="short",
-                queries=[Query(_by(COST, "component"), "{{component}}")],
+                queries=[
+                    Query(_by(COST, "component"), "{{component}}"),
+                    Query(f"{MILLION} * {recent(COST, GENERATED)}", "both", dashed=True),
+                ],
                 no_data=NO_PRICE,
                 logarithmic=True,
+                decimals=3,
                 width=8,
             ),
             timeseries(
@@ -109,6 +109,7 @@ def per_million() -> Row:
                 queries=[Query(_by(COST, "phase"), "{{phase}}")],
                 no_data=NO_PRICE,
                 logarithmic=True,
+                decimals=3,
                 colours=PHASE_COLOURS,
                 width=8,
             ),
@@ -215,53 +216,6 @@ def responses() -> Row:
                 no_data=NO_TRAFFIC,
                 width=12,
                 height=8,
-            ),
-        ],
-    )
-
-
-def weeks() -> Row:
-    """Rolling averages, from recorded hours."""
-    quick = "From the hourly recording rules: quick over months. Namespace and model apply, job and instance do not."
-
-    def ratio(top: records.Record, bottom: records.Record) -> str:
-        return over(
-            records.over_hours(top, WEEK_HOURS, by="model"),
-            records.over_hours(bottom, WEEK_HOURS, by="model"),
-        )
-
-    return Row(
-        "Seven-day averages, from recorded hours",
-        [
-            timeseries(
-                "J / generated token, average of 7 days",
-                means="All energy of a model over its generated tokens, both of the seven days before each"
-                f" point, so that a busy hour counts more than a quiet one. {quick}",
-                unit=PER_TOKEN,
-                queries=[Query(ratio(records.ENERGY, records.GENERATED), "{{model}}")],
-                no_data=NO_RECORDS,
-                step="1h",
-                width=8,
-            ),
-            timeseries(
-                "Idle share, average of 7 days",
-                means="Share of a model's energy spent while no request was running, of the seven days"
-                f" before each point. {quick}",
-                unit="percentunit",
-                queries=[Query(ratio(records.IDLE_ENERGY, records.ENERGY), "{{model}}")],
-                no_data=NO_RECORDS,
-                step="1h",
-                width=8,
-            ),
-            timeseries(
-                "CO₂e / M generated tokens, average of 7 days",
-                means="Emissions per million generated tokens of a model, of the seven days before each"
-                f" point. {quick}",
-                unit="massg",
-                queries=[Query(f"{MILLION} * {ratio(records.CO2E, records.GENERATED)}", "{{model}}")],
-                no_data=NO_RECORDS,
-                step="1h",
-                width=8,
             ),
         ],
     )

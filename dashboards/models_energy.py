@@ -3,6 +3,9 @@
 from itertools import pairwise
 from typing import Final
 
+from dashboards import records
+from dashboards.alert_records import ENGINE, LOAD, RATIO
+from dashboards.alerts import REGRESSION_RATIO
 from dashboards.page import Row
 from dashboards.panels import Query, bargauge, timeseries
 from dashboards.queries import (
@@ -17,7 +20,6 @@ from dashboards.queries import (
     REQUESTS,
     REQUESTS_PER_SECOND_FLOOR,
     TOKENS_PER_SECOND_FLOOR,
-    Counter,
     at_load,
     kwh,
     model,
@@ -30,6 +32,7 @@ from dashboards.words import (
     BOUNDARY,
     LOGARITHMIC,
     NO_MODEL,
+    NO_RECORDS,
     NO_TRAFFIC,
     PER_TOKEN,
     PHASE_COLOURS,
@@ -49,8 +52,8 @@ def per_token() -> Row:
         [
             timeseries(
                 "J / generated token by model",
-                means="All energy of a model (prefill, decode and idle) over its generated tokens; dashed:"
-                f" the same time yesterday. {LOGARITHMIC}",
+                means="All energy of a model (prefill, decode and idle) over its generated tokens; grey and"
+                f" dashed: the same time yesterday. {LOGARITHMIC}",
                 unit=PER_TOKEN,
                 queries=[
                     Query(recent(ENERGY, GENERATED, "model"), "{{model}}"),
@@ -66,19 +69,23 @@ def per_token() -> Row:
                 ],
                 no_data=NO_TRAFFIC,
                 logarithmic=True,
+                height=11,
             ),
             timeseries(
                 "J / token by phase",
                 means="Prefill energy per computed prompt token, and decode energy per generated token: a"
                 " change of the mix of prompts and answers moves J / generated token but not these; a"
-                f" slower kernel or lost batching does. The split is an estimate. {LOGARITHMIC}",
+                " slower kernel or lost batching does. The split is an estimate. Colours are of phases: choose one"
+                f" model to see it alone. {LOGARITHMIC}",
                 unit=PER_TOKEN,
                 queries=[
-                    Query(recent(PREFILL_ENERGY, PROMPT, "model"), "{{model}} prefill"),
-                    Query(recent(DECODE_ENERGY, GENERATED, "model"), "{{model}} decode"),
+                    Query(recent(PREFILL_ENERGY, PROMPT, "model"), "prefill {{model}}"),
+                    Query(recent(DECODE_ENERGY, GENERATED, "model"), "decode {{model}}"),
                 ],
                 no_data=NO_TRAFFIC,
                 logarithmic=True,
+                colours=PHASE_COLOURS,
+                height=11,
             ),
         ],
     )
@@ -86,12 +93,10 @@ def per_token() -> Row:
 
 def expected() -> Row:
     """Whether it is what it should be."""
-    hour = over(COMPARED.rate("model", window="1h"), EXPECTED.rate("model", window="1h"))
-    load = {"basis": "load"}
-    by_load = over(
-        Counter(model(catalog.MODEL_COMPARED_ENERGY, **load)).rate("model", window="1h"),
-        Counter(model(catalog.MODEL_EXPECTED_ENERGY, **load)).rate("model", window="1h"),
-    )
+
+    def ratio(basis: str) -> str:
+        return f"max by (model) ({records.chosen(RATIO, basis=basis)})"
+
     which = f"{REPLICA}, baseline"
     return Row(
         "Measured over expected energy",
@@ -99,16 +104,21 @@ def expected() -> Row:
             timeseries(
                 "Measured / expected, over an hour",
                 means="Energy that was measured over what the model's frozen baseline expects for the same"
-                " engine work; 1.15 is 15 % more. Night, traffic and prompt length do not move it. Dashed:"
-                " for the same offered load, which a slower engine moves too; for the eye, less exact."
-                " Trust neither where the baseline is out of range.",
+                " engine work, in times whose load the baseline has seen; 1.15 is 15 % more. Night, traffic and"
+                f" prompt length do not move it. Above the line, at {REGRESSION_RATIO:g}, the alert pages. Grey and"
+                " dashed: for the same offered load, which a slower engine moves too; for the eye, less exact."
+                " From recording rules, of the namespace where it is most: job and instance do not apply.",
                 unit="percentunit",
                 queries=[
-                    Query(hour, "{{model}}"),
-                    Query(by_load, "{{model}} by load", dashed=True),
+                    Query(ratio(ENGINE), "{{model}}"),
+                    Query(ratio(LOAD), "{{model}} by load", dashed=True),
                 ],
-                no_data=NO_BASELINE,
+                no_data=f"{NO_BASELINE}, or {NO_RECORDS}",
+                ratio=True,
                 from_zero=False,
+                limit=REGRESSION_RATIO,
+                width=24,
+                height=11,
             ),
             state_timeline(
                 "Baseline has seen such a load",
@@ -121,13 +131,14 @@ def expected() -> Row:
                 no_data=NO_BASELINE,
                 steps={0: "orange", 1: "green"},
                 texts={"0": "out of range", "1": "in range"},
-                height=10,
+                width=24,
+                height=5,
             ),
             table(
                 "Baselines",
                 means="Which baseline every model is compared with, and whether it is frozen or still"
                 " learns. The ratio is measured over expected energy of the last hour, for the same engine"
-                " work.",
+                " work, whether the baseline has seen such a load or not.",
                 labels={
                     "namespace": "Namespace",
                     "pod": "Pod",
@@ -192,7 +203,7 @@ def where() -> Row:
                 " same load is a regression; long bars at little load are idle energy. Choose one model for"
                 " its own curve.",
                 unit=PER_TOKEN,
-                queries=[Query(at_load(low, high), _load_class(low, high)) for low, high in pairwise(LOADS)],
+                queries=[Query(at_load(low, high), load_class(low, high)) for low, high in pairwise(LOADS)],
                 no_data=NO_TRAFFIC,
             ),
             timeseries(
@@ -231,7 +242,7 @@ def where() -> Row:
     )
 
 
-def _load_class(low: float, high: float) -> str:
+def load_class(low: float, high: float) -> str:
     """Name a class of throughput; two classes cover ten times the load."""
     return f"{low:,g} to {high:,g} tok/s" if high < LOADS[-1] else f"above {low:,g} tok/s"
 

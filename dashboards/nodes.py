@@ -1,5 +1,4 @@
-"""Joulemeter / Node and GPU: utilization, saturation and errors of the GPUs, and what their energy went"
-" to."""
+"""Joulemeter / Node and GPU: utilization, saturation and errors of GPUs, and what their energy went to."""
 
 from typing import Final
 
@@ -94,6 +93,7 @@ def gpus() -> Row:
                 ],
                 no_data=NO_ENERGY,
                 colours={"^limit$": "red"},
+                many=True,
             ),
             timeseries(
                 "Attributed power by server",
@@ -101,7 +101,10 @@ def gpus() -> Row:
                 " grey is unattributed.",
                 unit="watt",
                 queries=[
-                    Query(ATTRIBUTED.rate("instance, pod, server"), "{{instance}} {{server}} {{pod}}"),
+                    Query(
+                        ATTRIBUTED.rate("instance, namespace, pod, server"),
+                        "{{server}} {{namespace}} {{pod}} {{instance}}",
+                    ),
                     Query(UNATTRIBUTED.rate(), "unattributed"),
                 ],
                 no_data=NO_MODEL,
@@ -110,19 +113,21 @@ def gpus() -> Row:
             ),
             timeseries(
                 "Utilization",
-                means="Share of the driver's last period in which a kernel ran, by GPU. A decoding server"
-                " shows 100 % at any batch size.",
+                means="Share of time in which a kernel ran, by GPU: the mean of what the driver said of its last"
+                " period at each scrape since the point before. A decoding server shows 100 % at any batch size.",
                 unit="percentunit",
-                queries=[Query(node(catalog.GPU_UTILIZATION), "{{instance}} GPU {{gpu}}")],
+                queries=[Query(_mean(catalog.GPU_UTILIZATION), "{{instance}} GPU {{gpu}}")],
                 no_data=NOT_SAID,
+                many=True,
             ),
             timeseries(
                 "Temperature",
-                means="Temperature of every GPU. A GPU that runs hotter than its neighbours at the same"
-                " power has a cooling problem.",
+                means="Temperature of every GPU, mean of what it was at each scrape since the point before. A GPU"
+                " that runs hotter than its neighbours at the same power has a cooling problem.",
                 unit="celsius",
-                queries=[Query(node(catalog.GPU_TEMPERATURE), "{{instance}} GPU {{gpu}}")],
+                queries=[Query(_mean(catalog.GPU_TEMPERATURE), "{{instance}} GPU {{gpu}}")],
                 no_data=NOT_SAID,
+                many=True,
                 from_zero=False,
             ),
             timeseries(
@@ -132,6 +137,7 @@ def gpus() -> Row:
                 unit="bytes",
                 queries=[Query(node(catalog.GPU_MEMORY_USED), "{{instance}} GPU {{gpu}}")],
                 no_data=NOT_SAID,
+                many=True,
                 width=8,
             ),
             timeseries(
@@ -156,11 +162,17 @@ def gpus() -> Row:
                     )
                 ],
                 no_data=NOT_SAID,
+                ratio=True,
                 colours={"^thermal$": "red", "^power_cap$": "yellow"},
                 width=8,
             ),
         ],
     )
+
+
+def _mean(momentary: catalog.Metric) -> str:
+    """Return the mean between two points of what a driver says of an instant; one scrape of it alone is chance."""
+    return f"avg_over_time({node(momentary)}[$__rate_interval])"
 
 
 def inventory() -> Row:

@@ -122,12 +122,13 @@ def dashboard(uid: str, title: str, *, means: str, variables: Sequence[Any], row
 
 
 def _annotations() -> list[dict[str, Any]]:
-    """What may explain a step in a curve; the resets of energy counters only if one asks for them."""
+    """What may explain a step in a curve, or ask for a look at it; resets of counters only if one wants them."""
     versions, servers = "count by (version)", node(catalog.SERVER_INFO)
     began = f"{versions} ({servers}) unless {versions} ({servers} offset 5m)"
     resets = f"sum by (instance, gpu) (increase({node(catalog.METER_RESETS)}[5m])) > 0"
+    fired = f'ALERTS{{{ALERTS}, severity=~"critical|warning"}}'
     return [
-        _annotation("Firing alerts", "red", f"ALERTS{{{ALERTS}}}", "{{alertname}} {{model}} {{instance}}"),
+        _annotation("Firing alerts", "red", fired, "{{alertname}} {{model}} {{instance}}"),
         _annotation("New version of a server", "blue", began, "{{version}}"),
         _annotation("Energy counter restarted", "orange", resets, "{{instance}} GPU {{gpu}}", enable=False),
     ]

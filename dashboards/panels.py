@@ -12,6 +12,7 @@ from typing import Any, Final
 from grafanalib import core
 
 from dashboards.current import coloured, thresholds, value_texts
+from dashboards.words import GREY
 
 PLUGIN_VERSION: Final = "11.0.0"
 """Without it Grafana takes a stat or a bar gauge for one of version 6 and changes its options."""
@@ -25,7 +26,7 @@ interval, whatever the scrape interval is.
 """
 DASHES: Final[list[dict[str, Any]]] = [{"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 6]}}]
 WIDE: Final = 12
-"""From this width on there is room for the mean, the maximum and the last value in a legend."""
+"""From this width on there is room for three figures in a legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,15 @@ class Query:
         legend: with labels as `{{label}}`; empty: Grafana's own choice.
         right: the label of an axis of its own on the right, for what has another unit.
         right_unit: the unit on it; ticks are read more easily without one.
-        dashed: for what is only to be compared with.
+        right_decimals: places after the point on it, where Grafana's choice differs from tick to tick.
+        dashed: for what is only to be compared with; it is grey and never stacked, and a line even among bars.
     """
 
     expr: str
     legend: str = ""
     right: str = ""
     right_unit: str = "short"
+    right_decimals: int | None = None
     dashed: bool = False
 
 
@@ -174,8 +177,13 @@ def timeseries(
     no_data: str,
     stacked: bool = False,
     bars: bool = False,
+    ratio: bool = False,
     logarithmic: bool = False,
     from_zero: bool = True,
+    band: tuple[float, float] | None = None,
+    limit: float | None = None,
+    many: bool = False,
+    decimals: int | None = None,
     colours: Mapping[str, str] | None = None,
     step: str = SHORTEST_STEP,
     last: str | None = None,
@@ -191,9 +199,15 @@ def timeseries(
         queries: range queries.
         no_data: what stands there when no series answers.
         stacked: whether the height of all is the sum.
-        bars: for what is counted per step, such as per day.
-        logarithmic: for ratios, which a quiet hour would otherwise blow up until nothing else is seen.
+        bars: for what is counted per step, such as per day; a bar begins at its point.
+        ratio: whether it is one amount over another. Its legend has no mean: the mean of ratios is not the ratio of
+            the whole range, which tables and stats show.
+        logarithmic: for ratios that a quiet hour would otherwise blow up until nothing else is seen.
         from_zero: whether a linear axis shows 0, so that a small change looks small.
+        band: from where to where values are as they should be; shaded, and the axis shows twice as much.
+        limit: above it something is wrong; a line.
+        many: for one series per GPU: the legend is a list, for of a table only the first rows would be seen.
+        decimals: places after the point, where Grafana's choice differs from tick to tick.
         colours: colours by a regular expression for the legend; the others have one by their name.
         step: the least distance of two points.
         last: a range of its own, up to the end of the dashboard's, such as 14d.
@@ -208,32 +222,61 @@ def timeseries(
         unit=unit,
         interval=step,
         timeFrom=last,
-        axisSoftMin=0 if from_zero and not logarithmic else None,
         colorMode=PALETTE,
         drawStyle="bars" if bars else "line",
+        lineInterpolation="stepAfter" if bars else "linear",
+        barAlignment=1 if bars else 0,
         valueMin=0 if stacked else None,
+        valueDecimals=decimals,
         fillOpacity=80 if bars else 40 if stacked else 0,
         showPoints="never",
         stacking={"mode": "normal" if stacked else "none", "group": "A"},
         scaleDistributionType="log" if logarithmic else "linear",
-        thresholds=thresholds({}),
         tooltipMode="multi",
         tooltipSort="desc",
-        legendDisplayMode="table",
-        legendCalcs=["mean", "max", "lastNotNull"] if width >= WIDE else ["mean", "lastNotNull"],
-        overrides=[*coloured(colours or {}), *_told_apart(queries)],
+        legendDisplayMode="list" if many else "table",
+        legendCalcs=[] if many else _legend(ratio=ratio or logarithmic, width=width),
+        overrides=[*_told_apart(queries), *coloured(colours or {})],
         extraJson={
             "pluginVersion": PLUGIN_VERSION,
             "fieldConfig": {
                 "defaults": {
                     "noValue": no_data,
-                    "custom": {"scaleDistribution": {"log": 10 if logarithmic else None}},
+                    "thresholds": {"mode": "absolute", "steps": _marked(band, limit)},
+                    "custom": {
+                        "scaleDistribution": {"log": 10 if logarithmic else None},
+                        "thresholdsStyle": {"mode": "area" if band else "line" if limit else "off"},
+                        **_shown(from_zero=from_zero and not logarithmic, band=band, limit=limit),
+                    },
                 }
             },
             "options": {"legend": {"showLegend": True, "sortBy": "Last *", "sortDesc": True}},
         },
     )
     return Panel(drawn, width=width, height=height)
+
+
+def _legend(*, ratio: bool, width: int) -> list[str]:
+    """Return the figures that a legend has room for."""
+    figures = ["min", "max", "lastNotNull"] if ratio else ["mean", "max", "lastNotNull"]
+    return figures if width >= WIDE else ([figures[1]] if ratio else [figures[0]]) + figures[2:]
+
+
+def _marked(band: tuple[float, float] | None, limit: float | None) -> list[dict[str, Any]]:
+    """Return the thresholds that are drawn; the colour of the lowest is that of all below it."""
+    if band is not None:
+        low, high = band
+        clear = {"color": "transparent", "value": None}
+        return [clear, *thresholds({low: "green", high: "transparent"})[1:]]
+    return thresholds({} if limit is None else {limit: "red"})
+
+
+def _shown(*, from_zero: bool, band: tuple[float, float] | None, limit: float | None) -> dict[str, float]:
+    """Return what an axis shows in any case."""
+    if band is not None:
+        low, high = band
+        return {"axisSoftMin": low - (high - low) / 2, "axisSoftMax": high + (high - low) / 2}
+    return ({"axisSoftMin": 0} if from_zero else {}) | ({"axisSoftMax": limit} if limit else {})
 
 
 LAST: Final = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
@@ -254,8 +297,7 @@ def drawn_as(
     transformations: Sequence[Mapping[str, Any]] = (),
     format_: str = "time_series",
 ) -> Any:
-    """Return a panel of any kind from grafanalib's Stat: its other classes write the options of Grafana 6"
-    " to 8."""
+    """Return a panel of any kind from grafanalib's Stat: its other classes write the options of Grafana 6 to 8."""
     stats_own = dict.fromkeys(("textMode", "colorMode", "graphMode", "justifyMode", "orientation"))
     return core.Stat(
         title=title,
@@ -281,6 +323,13 @@ def _told_apart(queries: Sequence[Query]) -> list[dict[str, Any]]:
     overrides = []
     for letter, query in zip(ascii_uppercase, queries, strict=False):
         properties = list(DASHES) if query.dashed or query.right else []
+        if query.dashed:
+            properties += [
+                {"id": "color", "value": {"mode": "fixed", "fixedColor": GREY}},
+                {"id": "custom.drawStyle", "value": "line"},
+                {"id": "custom.fillOpacity", "value": 0},
+                {"id": "custom.stacking", "value": {"mode": "none", "group": "A"}},
+            ]
         if query.right:
             properties += [
                 {"id": "unit", "value": query.right_unit},
@@ -291,6 +340,8 @@ def _told_apart(queries: Sequence[Query]) -> list[dict[str, Any]]:
                 {"id": "custom.scaleDistribution", "value": {"type": "linear"}},
                 {"id": "min", "value": 0},
             ]
+            if query.right_decimals is not None:
+                properties.append({"id": "decimals", "value": query.right_decimals})
         if properties:
             overrides.append({"matcher": {"id": "byFrameRefID", "options": letter}, "properties": properties})
     return overrides

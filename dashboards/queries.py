@@ -22,6 +22,14 @@ EXPORTER: Final = "cluster, job, instance"
 """The labels that tell one exporter from another: what its page says has to add up by itself."""
 
 
+def of_exporters(series: str) -> str:
+    """Take of series that any target has those of exporters: the variables' All is every target of Prometheus.
+
+    Also of those that are down, and were up within a day.
+    """
+    return f"({series} and on ({EXPORTER}) last_over_time({node(catalog.BUILD_INFO)}[1d]))"
+
+
 def node(metric: catalog.Metric, **labels: str) -> str:
     """Select a metric's series of the chosen exporters; a value with a | is a regular expression."""
     return _selected(metric.name, TARGETS, labels)
@@ -158,18 +166,21 @@ def share_attributed() -> str:
     return f"({ATTRIBUTED.increase()} or vector(0)) / ({GPU_ENERGY.increase()} > 0)"
 
 
+def occurred(counter: Counter, by: str) -> str:
+    """Return the rate by a label, of what occurred in the range; the page has a zero for what never did."""
+    return f"{counter.rate(by)} and sum by ({by}) (increase({counter.series}[{RANGE}] @ end())) > 0"
+
+
 def unattributed_by_reason() -> str:
-    """Power by every reason that occurred in the range; the page has a zero for each that never did."""
-    occurred = f"sum by (reason) (increase({UNATTRIBUTED.series}[{RANGE}] @ end())) > 0"
-    return f"{UNATTRIBUTED.rate('reason')} and {occurred}"
+    """Power by every reason that occurred in the range."""
+    return occurred(UNATTRIBUTED, "reason")
 
 
 # ----------------------------------------------------------------------------------------------- by the load
 
 
 def at_load(low: float, high: float) -> str:
-    """Energy per generated token in the times whose throughput, of all chosen models together, was in a"
-    " class."""
+    """Energy per generated token in the times whose throughput, of all chosen models together, was in a class."""
     return _per_token_while(f"{GENERATED.rate(window='5m')} >= {low:g} < {high:g}")
 
 

@@ -12,8 +12,16 @@ NARROW: Final = 90
 """Pixels of a column of numbers."""
 LABEL_WIDTHS: Final = {"namespace": 120, "pod": 160, "server": 130, "gpu": 60, "baseline": 100}
 """Pixels of a column of labels that are short; what is left is for the others."""
-FOLLOWED: Final = {"model": "joulemeter-model", "instance": "joulemeter-gpu"}
-"""Where a click on a label leads: to the dashboard on it alone, at the same time."""
+FOLLOWED: Final = {
+    "model": ("joulemeter-model", ("cluster", "job", "instance", "namespace", "currency")),
+    "instance": ("joulemeter-gpu", ("cluster", "job")),
+}
+"""Where a click on a label leads: to the dashboard on it alone, at the same time, with what is chosen otherwise.
+
+What is chosen, not the row's own namespace: outside Kubernetes answers have no such column, and Grafana leaves
+`${__data.fields.Namespace}` as it stands where there is no column of that name (`@grafana/data` 11.6,
+`getFieldDisplayValuesProxy`).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +238,8 @@ def _label(label: str) -> list[dict[str, Any]]:
     if label in LABEL_WIDTHS:
         properties.append({"id": "custom.width", "value": LABEL_WIDTHS[label]})
     if label in FOLLOWED:
-        uid = FOLLOWED[label]
-        url = f"/d/{uid}?var-{label}=${{__value.raw:percentencode}}&${{__url_time_range}}"
+        uid, kept = FOLLOWED[label]
+        chosen = "&".join(f"${{{name}:queryparam}}" for name in ("datasource", *kept))
+        url = f"/d/{uid}?var-{label}=${{__value.raw:percentencode}}&{chosen}&${{__url_time_range}}"
         properties.append({"id": "links", "value": [{"title": "Look at it alone", "url": url}]})
     return properties

@@ -32,5 +32,3 @@ LOGARITHMIC: Final = f"{QUIET} Logarithmic axis."
 SLOW_BUT_EXACT: Final = (
     "From the raw counters: for ranges of weeks look at the row of recorded hours instead."
 )
-"""Money carries no unit of Grafana's, for units take no variable: the currency stands in titles and"
-" headings."""

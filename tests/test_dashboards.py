@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from string import ascii_uppercase
 from typing import Any
 
 import promql
+import promql_parser
 import pytest
 import yaml
+from PIL import Image
 
-from dashboards import generate, queries
+from dashboards import generate, queries, words
 from dashboards.page import GRID_WIDTH
 from joulemeter import catalog
 from joulemeter.accounts import WINDOW_SECONDS
@@ -91,8 +94,10 @@ def test_panel_says_what_it_shows_in_which_unit_and_what_no_data_means(panel: di
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_no_data_has_no_colour(panel: dict[str, Any]):
-    lowest = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]
-    assert lowest == {"color": "text", "value": None}
+    defaults = panel["fieldConfig"]["defaults"]
+    area = defaults.get("custom", {}).get("thresholdsStyle") == {"mode": "area"}
+    lowest = {"color": "transparent" if area else "text", "value": None}
+    assert defaults["thresholds"]["steps"][0] == lowest
 
 
 SERIES_PANELS = [case for case in PANELS if case.values[0]["type"] == "timeseries"]
@@ -125,6 +130,83 @@ def test_per_token_ratios_have_a_logarithmic_axis(panel: dict[str, Any]):
     if per_token:
         assert defaults["custom"]["scaleDistribution"] == {"type": "log", "log": 10}
         assert "> 0.5)" in panel["targets"][0]["expr"]
+
+
+def is_ratio(expr: str) -> bool:
+    """Whether it divides one amount by another, and not by a number, or reads a record that does."""
+    return any(":ratio_" in selector.name for selector in promql.selectors(expr)) or any(
+        isinstance(node, promql_parser.BinaryExpr)
+        and str(node.op) == "/"
+        and not any(isinstance(side, promql_parser.NumberLiteral) for side in (node.lhs, node.rhs))
+        for node, _ in promql.walk(promql.parsed(expr))
+    )
+
+
+def test_a_ratio_is_told_from_an_amount_in_another_unit():
+    assert is_ratio("1e6 * sum by (a) (rate(x[5m])) / on () group_left () (sum(rate(y[5m])) > 1)")
+    assert not is_ratio("3600 * sum(sum_over_time(x[1d:1h])) / 3600000")
+
+
+@pytest.mark.parametrize("panel", SERIES_PANELS)
+def test_no_legend_shows_the_mean_of_ratios(panel: dict[str, Any]):
+    """It is not the ratio of the whole range, which tables and stats show, and would be taken for it."""
+    figures = panel["options"]["legend"]["calcs"]
+    logarithmic = panel["fieldConfig"]["defaults"]["custom"]["scaleDistribution"]["type"] == "log"
+    if logarithmic or any(is_ratio(target["expr"]) for target in panel["targets"]):
+        assert "mean" not in figures
+        assert {"max", "lastNotNull"} <= set(figures)
+    elif figures:
+        assert figures[0] == "mean"
+
+
+@pytest.mark.parametrize("panel", SERIES_PANELS)
+def test_phases_have_their_colours_and_what_is_compared_with_is_grey(panel: dict[str, Any]):
+    regexps, dashed = set(), []
+    for override in panel["fieldConfig"]["overrides"]:
+        properties = {item["id"]: item["value"] for item in override["properties"]}
+        if override["matcher"]["id"] == "byRegexp":
+            regexps.add(override["matcher"]["options"])
+        elif "custom.lineStyle" in properties and "custom.axisPlacement" not in properties:
+            dashed.append(properties["color"]["fixedColor"])
+    assert set(dashed) <= {words.GREY}
+    legends = " ".join(target["legendFormat"] for target in panel["targets"])
+    if re.search("phase|prefill|decode", legends):
+        assert {f"/{legend}/" for legend in words.PHASE_COLOURS} <= regexps
+
+
+@pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_a_click_keeps_all_that_is_chosen_and_that_both_dashboards_have(board: dict[str, Any]):
+    here = {item["name"] for item in board["templating"]["list"]}
+    for panel in board["panels"]:
+        for override in panel.get("fieldConfig", {}).get("overrides", ()):
+            for item in override["properties"]:
+                for link in item["value"] if item["id"] == "links" else ():
+                    target, _, query = link["url"].removeprefix("/d/").partition("?")
+                    clicked = re.findall(r"var-(\w+)=\$\{__value\.raw:percentencode\}", query)
+                    kept = re.findall(r"\$\{(\w+):queryparam\}", query)
+                    there = {one["name"] for one in DASHBOARDS[target]["templating"]["list"]}
+                    assert len(clicked) == 1
+                    assert "${__url_time_range}" in query
+                    assert {*clicked, *kept} <= here & there | set(clicked)
+                    typed = {one["name"] for one in board["templating"]["list"] if one["type"] == "textbox"}
+                    assert {*clicked, *kept} >= (here & there) - typed
+
+
+def test_clicks_lead_on_from_the_fleet():
+    text = json.dumps(DASHBOARDS["joulemeter-fleet"])
+    assert "/d/joulemeter-model?var-model=" in text
+    assert "/d/joulemeter-gpu?var-instance=" in text
+
+
+PICTURES = [generate.ROOT / "docs/images" / f"{name}.png" for name in DASHBOARDS]
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_a_picture_has_colours_enough_and_is_small(path: Path):
+    """With few colours, lines look unlike their legends."""
+    colours = Image.open(path).convert("RGB").getcolors(1 << 24)
+    assert len(colours) >= 120, "of 128 at least, some of which are alike"
+    assert path.stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("panel", [case for case in PANELS if case.values[0]["type"] == "table"])

@@ -167,6 +167,23 @@ def test_an_unknown_series_and_an_unknown_label_would_be_found():
         test_a_query_only_names_series_and_labels_that_exist(f"sum by (modle) ({catalog.GPU_ENERGY.name})")
 
 
+ANY_TARGET = {
+    *("up", "scrape_samples_scraped", "scrape_duration_seconds"),
+    *(catalog.PROCESS_CPU.name, catalog.PROCESS_MEMORY.name),
+}
+"""Series that targets have which are no joulemeter."""
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_series_that_any_target_has_are_only_taken_of_exporters(name: str):
+    """All jobs are those of the whole Prometheus."""
+    expr = EVERY[name]
+    if {selector.name for selector in promql.selectors(expr)} & ANY_TARGET:
+        of_exporters = f"and on (cluster, job, instance) last_over_time({catalog.BUILD_INFO.name}{{"
+        series = [one for one in promql.selectors(expr) if one.name in ANY_TARGET]
+        assert expr.count(of_exporters) == len(series)
+
+
 # -------------------------------------------------------------------------------- the dashboard linter's rules
 # Reimplemented: it needs Go. Names of rules are those of grafana/dashboard-linter, docs/rules.
 
@@ -251,7 +268,6 @@ def test_target_rate_interval_rule():
 
 
 NO_INSTANCE = {
-    "up": "a target that is down has no other series whose instance a variable could list",
     "ALERTS": "alerts have the labels of their rules, most of which have no instance",
     **dict.fromkeys(RECORDED, "records are of models in a cluster, whichever node they run on"),
 }

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import promql
@@ -15,9 +16,20 @@ import yaml
 
 from benchmarks import prometheus as server
 from benchmarks.history import days as history
-from benchmarks.history import nodes, panels, plan
-from dashboards import carbon, exporter, fleet, generate, models, records
+from benchmarks.history import nodes, openmetrics, panels, plan
+from dashboards import (
+    alert_records,
+    alerts,
+    carbon,
+    exporter,
+    fleet,
+    generate,
+    models,
+    models_energy,
+    records,
+)
 from dashboards import nodes as gpu_board
+from joulemeter import catalog
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -37,19 +49,54 @@ QUERIES = {
     for name, board in BOARDS.items()
     for asked in panels.asked_by(board, SPAN_SECONDS, plan.COARSE.scrape_seconds, CHOSEN)
 }
-CLASSES = "joulemeter-model/J / generated token by throughput/"
+CLASSES = "joulemeter-model/J / generated token by throughput"
 EMPTY = {
-    "joulemeter-fleet/Firing alerts/A": "no alert is evaluated over the past",
+    "joulemeter-exporter/Answers that could not be used/A": "every answer could be used",
+    "joulemeter-exporter/Tokens without energy/A": "every server was always seen",
     "joulemeter-gpu/Kernel time by server, shared GPUs/A": "no GPU of these nodes is shared",
     "joulemeter-model/Median J of a request/A": "these servers do not show lengths of requests",
-    **{f"{CLASSES}{letter}": "no five minutes had such a throughput" for letter in "ABHI"},
+    **{f"{CLASSES}/{letter}": "no five minutes had such a throughput" for letter in "ABHI"},
+    **{f"{CLASSES}, 30 days/{letter}": "no hour had such a throughput" for letter in "ABI"},
 }
 """Queries that have nothing to answer here, each with the reason."""
 
 
+FOREIGN = {"cluster": history.CLUSTER, "job": "other", "instance": "database-1:9187"}
+GONE = {"cluster": history.CLUSTER, "job": history.JOB, "instance": "gpu-node-3"}
+
+
 @pytest.fixture(scope="module")
 def days(prometheus: str, promtool: str, tmp_path_factory: pytest.TempPathFactory) -> history.Days:
-    return history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, plan.COARSE)
+    found = history.simulate_days(tmp_path_factory.mktemp("days"), HOURS, plan.COARSE)
+    add_other_targets(found)
+    return found
+
+
+def add_other_targets(days: history.Days) -> None:
+    """A target that is down and no joulemeter, and an exporter that is down since two hours."""
+    begin, end = (int(at) for at in (days.begin_timestamp_seconds, days.end_timestamp_seconds))
+    every = int(plan.COARSE.scrape_seconds)
+    scrapes = range(begin, end + 1, every)
+    until_gone = range(begin, end - 7200, every)
+    down = {
+        "up": 0,
+        "scrape_samples_scraped": 0,
+        "scrape_duration_seconds": 10,
+        catalog.PROCESS_MEMORY.name: 4e9,
+    }
+    page = days.data.with_name("others.om")
+    with page.open("w") as out:
+
+        def write(target: dict[str, str], name: str, points: list[tuple[float, str]]) -> None:
+            openmetrics.write_series(out, {**target, "__name__": name}, points)
+
+        for name, value in down.items():
+            write(FOREIGN, name, [(at, str(value)) for at in scrapes])
+        write(FOREIGN, catalog.PROCESS_CPU.name, [(at, str(at - begin)) for at in scrapes])
+        write(GONE, "up", [(at, str(int(at in until_gone))) for at in scrapes])
+        write(GONE, catalog.BUILD_INFO.name, [(at, "1") for at in until_gone])
+        out.write("# EOF\n")
+    server.fill(page, days.data)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +161,12 @@ def test_variables_have_values_and_annotations_have_queries(
 # ------------------------------------------------------------------------------------------------------ rules
 
 
-@pytest.mark.parametrize("rule", records.RECORDS, ids=lambda rule: rule.record)
+RECORDS = (*records.RECORDS, *alert_records.RECORDS)
+
+
+@pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule.record)
 def test_a_record_says_now_what_it_recorded(rule: records.Record, url: str, days: history.Days):
-    at = days.begin_timestamp_seconds + 28 * plan.HOUR_SECONDS
+    at = days.begin_timestamp_seconds + 32 * plan.HOUR_SECONDS
     recorded, computed = (
         {
             tuple(sorted((k, v) for k, v in one["metric"].items() if k != "__name__")): float(one["value"][1])
@@ -136,7 +186,7 @@ def test_prometheus_evaluates_every_rule_without_an_error(url: str):
         if all(rule["health"] != "unknown" for rule in rules):
             break
         time.sleep(0.5)
-    assert {rule["name"] for rule in rules} >= {rule.record for rule in records.RECORDS}
+    assert {rule["name"] for rule in rules} >= {rule.record for rule in RECORDS}
     assert [rule for rule in rules if rule["health"] != "ok"] == []
 
 
@@ -263,6 +313,111 @@ def test_the_regression_shows_in_the_model_that_has_it_and_in_no_other(url: str,
     assert last[SMALL] == pytest.approx(1.0, abs=0.02)
     assert 1.08 < last[LARGE] < 1.16
     assert first == pytest.approx({SMALL: 1.0, LARGE: 1.0}, abs=0.02)
+
+
+def test_the_paging_alert_fires_for_the_regression_and_others_for_what_is_so(url: str, days: history.Days):
+    """The page, its slower sister and the basis for the eye say the same of the regressed model.
+
+    The fourth says that the first node's second GPU, which no server uses, is a third of the energy at night, when
+    the other draws little. None fires before.
+    """
+    end = days.end_timestamp_seconds
+    begun = end - 6 * plan.HOUR_SECONDS
+    fired: dict[str, list[tuple[dict[str, str], float]]] = {}
+    answered = server.asked(
+        url, "query_range", query="ALERTS", start=days.begin_timestamp_seconds, end=end, step=60
+    )
+    for series in answered["result"]:
+        labels = series["metric"]
+        assert labels["alertstate"] == "firing"
+        fired.setdefault(labels["alertname"], []).append((labels, float(series["values"][0][0]) - begun))
+    regression = {
+        alerts.REGRESSION.name: 3600,
+        alerts.REGRESSION_SLOW.name: 3 * 3600,
+        alerts.LOAD_HIGH.name: 9000,
+    }
+    assert fired.keys() == {*regression, alerts.UNATTRIBUTED.name}
+    for name, at_most_seconds in regression.items():
+        ((labels, delay_seconds),) = fired[name]
+        assert labels["model"] == LARGE
+        assert 0 < delay_seconds <= at_most_seconds
+    assert {labels["instance"] for labels, _ in fired[alerts.UNATTRIBUTED.name]} == {"gpu-node-1"}
+    found = answer(url, days, QUERIES[f"{fleet.UID}/Firing alerts/A"])
+    shown = {one["metric"]["alertname"]: numbers(one)[-1] for one in found}
+    levels = {alert.name: float(fleet.SEVERITIES.index(alert.severity) + 1) for alert in alerts.ALERTS}
+    assert shown == {name: levels[name] for name in shown}
+    assert shown.keys() >= regression.keys()
+
+
+# ---------------------------------------------------------------------------------- whose figures, and of when
+
+
+@pytest.mark.parametrize("name", [name for name in QUERIES if not name.startswith(fleet.UID)])
+def test_targets_that_are_no_joulemeter_show_nowhere(name: str, url: str, days: history.Days):
+    for series in answer(url, days, QUERIES[name]):
+        assert FOREIGN["instance"] not in series["metric"].values()
+        assert FOREIGN["job"] not in series["metric"].values()
+
+
+def test_exporters_that_are_down_are_counted_and_no_other_targets(url: str, days: history.Days):
+    asked = QUERIES[f"{exporter.UID}/Exporters down/A"]
+    (found,) = answer(url, days, asked)
+    assert numbers(found) == [1]
+    before = days.end_timestamp_seconds - 3 * plan.HOUR_SECONDS
+    (found,) = server.asked(url, "query", query=asked.expr, time=before)["result"]
+    assert numbers(found) == [0]
+
+
+def test_the_age_of_a_page_is_that_at_its_scrape(url: str, days: history.Days):
+    """Not the time since the scrape, which grows until the next."""
+    asked = QUERIES[f"{exporter.UID}/Oldest page/A"]
+    later = days.end_timestamp_seconds + 0.8 * plan.COARSE.scrape_seconds
+    (found,) = server.asked(url, "query", query=asked.expr, time=later)["result"]
+    assert numbers(found) == [0]
+
+
+DAYS_BARS = {
+    "Energy per day by model": ("joules", KWH),
+    "CO₂e per day by model": ("grams", 1.0),
+    "Cost per day by model ($currency)": ("cost", 1.0),
+}
+
+
+@pytest.mark.parametrize("title", DAYS_BARS)
+def test_a_bar_of_a_day_is_that_day_and_all_bars_are_all_gpus(title: str, url: str, days: history.Days):
+    what, per = DAYS_BARS[title]
+    monday = days.begin_timestamp_seconds
+    bars = {
+        letter: {
+            one["metric"].get("model", ""): {float(at): float(value) for at, value in one["values"]}
+            for one in answer(url, days, QUERIES[f"{fleet.UID}/{title}/{letter}"])
+        }
+        for letter in "ABC"
+    }
+    for begun, span in ((monday, plan.DAY_SECONDS), (monday + plan.DAY_SECONDS, 12 * plan.HOUR_SECONDS)):
+        known = Known(days, days.end_timestamp_seconds - begun - span, span)
+        of_models = {model: points[begun] for model, points in bars["A"].items()}
+        assert of_models == pytest.approx(
+            {model: known(f"model_{what}", model) / per for model in (SMALL, LARGE)}, rel=2 * WITHIN
+        )
+        of_gpus = bars["C"][""][begun]
+        assert of_gpus == pytest.approx(known(f"gpu_{what}") / per, rel=2 * WITHIN)
+        assert sum(of_models.values()) + bars["B"][""][begun] == pytest.approx(of_gpus, rel=1e-3)
+
+
+def test_the_load_curve_of_weeks_is_that_of_hours(url: str, days: history.Days):
+    """All classes together are all energy over all tokens, save the first hour, which no record is whole of."""
+    top = bottom = 0.0
+    values = panels.texts(BOARDS[models.UID], {})
+    tokens = promql.filled(f"sum({records.chosen(records.GENERATED)})", values)
+    for (low, high), letter in zip(pairwise(models_energy.LOADS), "ABCDEFGHI", strict=True):
+        for one in answer(url, days, QUERIES[f"{CLASSES}, 30 days/{letter}"]):
+            weight = f"sum_over_time(({tokens} >= {low:g} < {high:g})[2591999s:1h])"
+            (total,) = server.asked(url, "query", query=weight, time=days.end_timestamp_seconds)["result"]
+            bottom += numbers(total)[0]
+            top += numbers(one)[0] * numbers(total)[0]
+    known = Known(days, span=HOURS * plan.HOUR_SECONDS)
+    assert top / bottom == pytest.approx(known.per("model_joules", "generated"), rel=2 * WITHIN)
 
 
 def test_what_is_typed_into_the_variables_counts(url: str, days: history.Days):

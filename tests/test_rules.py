@@ -165,7 +165,7 @@ def test_queries_of_the_runbook_are_promql(block: str, promtool: str, tmp_path: 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule.record)
 def test_record_is_named_level_metric_operations(rule: records.Record):
     level, metric, operations = rule.record.split(":")
-    assert re.fullmatch(r"namespace_model(_baseline|_currency)?", level)
+    assert re.fullmatch(r"(cluster|namespace_model(_baseline)?)(_currency)?", level)
     assert re.fullmatch(r"(ratio_)?rate\d+[mh](_min\d+m)?", operations)
     assert metric.startswith("joulemeter_")
     assert rule.record not in {metric.name for metric in catalog.ALL}

@@ -1,18 +1,22 @@
-"""Days of simulated nodes in a folder of Prometheus's, recording rules included."""
+"""Days of simulated nodes in a folder of Prometheus's, with what the rules recorded and which alerts fired."""
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks import prometheus
-from benchmarks.history import nodes, openmetrics
+from benchmarks.alerts.firing import firing
+from benchmarks.history import nodes, openmetrics, panels
 from benchmarks.history.nodes import BEGIN_TIMESTAMP_SECONDS, Truth
 from benchmarks.history.openmetrics import Target
 from benchmarks.history.plan import HOUR_SECONDS, Grain, Node
 from benchmarks.history.play import pages
+from dashboards import alert_records
+from dashboards.alerts import ALERTS
 from dashboards.records import RECORDS, Record
 from joulemeter.snapshot import Snapshot
 
@@ -20,6 +24,15 @@ JOB: Final = "joulemeter"
 CLUSTER: Final = "demo"
 RECORD_SECONDS: Final = 240
 """Between two evaluations of a record: below the five minutes after which Prometheus takes a series for gone."""
+ALERT_SECONDS: Final = 60
+"""Between two evaluations of an alert, as usual: the shortest of their `for` is as long."""
+MOST_POINTS: Final = 10_000
+"""Per series: Prometheus answers with 11,000 at most."""
+SHOWN: Final = (*RECORDS, alert_records.COMPARED, alert_records.EXPECTED, alert_records.RATIO)
+"""Records that panels show, and what those are made of."""
+Point = tuple[float, str]
+Series = tuple[dict[str, str], list[Point]]
+"""Labels, and values by their Unix times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,8 @@ def simulate_days(folder: Path, hours: float, grain: Grain) -> Days:
         prometheus.fill(path, data)
         path.unlink()
     end = BEGIN_TIMESTAMP_SECONDS + seconds
-    record(data, BEGIN_TIMESTAMP_SECONDS, end)
+    record(data, (*RECORDS, *alert_records.RECORDS), BEGIN_TIMESTAMP_SECONDS, end)
+    _add(data, partial(_fired, since=BEGIN_TIMESTAMP_SECONDS, until=end))
     return Days(data, truths, grain, BEGIN_TIMESTAMP_SECONDS, end)
 
 
@@ -75,37 +89,84 @@ def write(path: Path, scrapes: Iterable[tuple[float, Snapshot]], target: Target)
 
 
 def fill(data: Path, node: Node, grain: Grain, target: Target, until_timestamp_seconds: float) -> None:
-    """Play one node, and fill a new folder with what it showed and what would have been recorded."""
+    """Play one node, and fill a new folder with what it showed and what panels need of records.
+
+    Not with what alerts remember: where models share a GPU, as in the demo, the split between them takes hours to
+    learn (ADR 10), and what alerts made of the first would be held against the present.
+    """
     path = data.with_suffix(".om")
     write(path, pages(node, grain), target)
     prometheus.fill(path, data)
     path.unlink()
-    record(data, node.begin_timestamp_seconds, until_timestamp_seconds)
+    record(data, SHOWN, node.begin_timestamp_seconds, until_timestamp_seconds)
 
 
-def record(data: Path, since: float, until: float) -> None:
-    """Add what the recording rules would have recorded between two Unix times.
+def record(data: Path, rules: Sequence[Record], since: float, until: float) -> None:
+    """Add what rules would have recorded between two Unix times.
 
-    A rule that reads another's record gets the expression in its place: what it would have read.
+    Rules that read others' records come in a later pass, when Prometheus has those.
     """
-    page = data.with_name("records.om")
+    for ready in passes(rules):
+        _add(data, partial(_recorded, rules=ready, since=since, until=until))
+
+
+def _add(data: Path, answered: Callable[[str], Iterable[Series]]) -> None:
+    """Add series that are made of what Prometheus, running on a folder, answers."""
+    page = data.with_name("made.om")
     with prometheus.running(data) as url, page.open("w") as out:
-        for rule in RECORDS:
-            answer = prometheus.asked(
-                url, "query_range", query=in_full(rule), start=since, end=until, step=RECORD_SECONDS
-            )
-            for series in answer["result"]:
-                labels = {**series["metric"], "__name__": rule.record}
-                openmetrics.write_series(out, labels, series["values"])
+        for labels, points in answered(url):
+            openmetrics.write_series(out, labels, points)
+        any_series = out.tell() > 0
         out.write("# EOF\n")
-    prometheus.fill(page, data)
+    if any_series:  # promtool takes no page without a sample
+        prometheus.fill(page, data)
     page.unlink()
 
 
-def in_full(rule: Record) -> str:
-    """Return a rule's expression without the names of other rules in it."""
-    expr = rule.expr
-    for other in RECORDS:
-        if other.record in expr:
-            expr = expr.replace(other.record, f"({in_full(other)})")
-    return expr
+def passes(rules: Sequence[Record]) -> Iterator[list[Record]]:
+    """Yield rules, each after those whose records it reads.
+
+    Raises:
+        ValueError: some read each other's.
+    """
+    left = list(rules)
+    while left:
+        ready = [rule for rule in left if not any(other.record in rule.expr for other in left)]
+        if not ready:
+            raise ValueError(f"rules read each other: {', '.join(rule.record for rule in left)}")
+        yield ready
+        left = [rule for rule in left if rule not in ready]
+
+
+def _recorded(url: str, rules: Iterable[Record], since: float, until: float) -> Iterator[Series]:
+    for rule in rules:
+        for labels, points in _range(url, rule.expr, since, until, RECORD_SECONDS):
+            yield {**labels, "__name__": rule.record}, points
+
+
+def _fired(url: str, since: float, until: float) -> Iterator[Series]:
+    """Yield the series `ALERTS` where alerts fired; where they were pending, no panel asks."""
+    evaluations = [
+        since + number * ALERT_SECONDS for number in range(int((until - since) // ALERT_SECONDS) + 1)
+    ]
+    for alert in ALERTS:
+        own = {"__name__": "ALERTS", "alertname": alert.name, "alertstate": "firing"}
+        hold, keep = (float(panels.seconds(one)) if one else 0.0 for one in (alert.hold, alert.keep))
+        for labels, points in _range(url, alert.expr, since, until, ALERT_SECONDS):
+            spans = firing((at for at, _ in points), evaluations, hold=hold, keep=keep)
+            fired = [(at, "1") for at in evaluations if any(first <= at <= last for first, last in spans)]
+            if fired:
+                yield {**labels, "severity": alert.severity, **own}, fired
+
+
+def _range(url: str, expr: str, since: float, until: float, step: int) -> Iterator[Series]:
+    """Evaluate an expression from a time to another, in as many questions as Prometheus wants."""
+    found: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+    while since <= until:
+        last = min(until, since + (MOST_POINTS - 1) * step)
+        answer = prometheus.asked(url, "query_range", query=expr, start=since, end=last, step=step)
+        for series in answer["result"]:
+            found.setdefault(tuple(series["metric"].items()), []).extend(series["values"])
+        since = last + step
+    for labels, points in found.items():
+        yield dict(labels), points

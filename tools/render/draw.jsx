@@ -9,7 +9,7 @@ import '@fontsource/inter/400.css';
 import '@fontsource/inter/500.css';
 import { createRoot } from 'react-dom/client';
 
-const { dashboard, answers, start, end, texts } = window.recorded;
+const { dashboard, answers, marked, start, end, texts } = window.recorded;
 const CELL_HEIGHT = 30;
 const CELL_MARGIN = 8;
 const COLUMNS = 24;
@@ -116,6 +116,38 @@ const Values = ({ panel, data, width, height, draw }) => (
   />
 );
 
+// Annotations, as Grafana's page draws them: a dashed line where one begins, and a bar below for as long as it lasts.
+const spansOf = ({ step, series }) =>
+  series.flatMap(({ values }) =>
+    values.reduce((spans, [at]) => {
+      const last = spans.at(-1);
+      return last && at - last.to <= step ? [...spans.slice(0, -1), { ...last, to: at }] : [...spans, { from: at, to: at }];
+    }, [])
+  );
+const withMarks = (config) =>
+  config.addHook('draw', (plot) => {
+    const { left, top, width, height } = plot.bbox;
+    const pixels = window.devicePixelRatio;
+    const xOf = (at) => Math.min(left + width, Math.max(left, plot.valToPos(at * 1000, 'x', true)));
+    for (const mark of marked) {
+      const color = theme.visualization.getColorByName(mark.color);
+      for (const { from, to } of spansOf(mark)) {
+        if (to < plot.scales.x.min / 1000 || from > plot.scales.x.max / 1000) {
+          continue;
+        }
+        plot.ctx.save();
+        Object.assign(plot.ctx, { strokeStyle: color, fillStyle: color, lineWidth: pixels });
+        plot.ctx.fillRect(xOf(from), top + height, Math.max(3 * pixels, xOf(to) - xOf(from)), 4 * pixels);
+        plot.ctx.setLineDash([4 * pixels, 4 * pixels]);
+        plot.ctx.beginPath();
+        plot.ctx.moveTo(xOf(from), top);
+        plot.ctx.lineTo(xOf(from), top + height);
+        plot.ctx.stroke();
+        plot.ctx.restore();
+      }
+    }
+  });
+
 const panels = {
   stat: ({ panel, ...rest }) => (
     <Values panel={panel} {...rest} draw={({ value, alignmentFactors, width, height, count }) => (
@@ -143,7 +175,9 @@ const panels = {
     <TimeSeries
       frames={data} timeRange={rangeOf(panel)} timeZone="utc" width={width} height={height}
       legend={panel.options.legend} options={panel.options}
-    />
+    >
+      {(config) => { withMarks(config); return null; }}
+    </TimeSeries>
   ),
 };
 
@@ -153,7 +187,7 @@ const LEGEND_HEIGHT = 24;
 const HOURS = 6;
 const TimeAxis = ({ left, width, y }) => {
   const marks = [];
-  for (let at = Math.ceil(start / 3600 / HOURS) * HOURS * 3600; at <= end; at += HOURS / 2 * 3600) {
+  for (let at = Math.ceil(start / 1800 / HOURS) * HOURS * 1800; at <= end; at += HOURS / 2 * 3600) {
     const x = left + ((at - start) / (end - start)) * width;
     marks.push(<text key={at} x={x} y={y} fill={theme.colors.text.secondary} fontSize="12" textAnchor={at === end ? 'end' : 'middle'}>{clock(at).slice(0, 5)}</text>);
   }
