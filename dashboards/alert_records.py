@@ -22,6 +22,16 @@ REMEMBERED: Final = "12h"
 REPLACED_WITHIN: Final = "13h"
 """Longer than that, so that what was measured before does not come back when it is over."""
 
+
+def _settled() -> str:
+    """The models with a baseline in use that is frozen, or has learned for a day: before, it has not seen one."""
+    info = catalog.MODEL_BASELINE_INFO.name
+    a_day_ago = f"last_over_time({info}[1h] offset 1d)"
+    return f'({info}{{state="frozen"}} or ({info} and on ({EXPORTER}, baseline) {a_day_ago}))'
+
+
+SETTLED: Final = f"on ({LEVEL}) {_settled()}"
+"""Matches models that an alert may speak of."""
 TARGET: Final = "model:joulemeter_model_energy_joules_per_generated_token:target"
 TARGETS: Final[Mapping[str, float]] = {}
 """Joules per generated token that a model may need, idle included, by its name. Nobody can say yours but you."""
@@ -56,9 +66,12 @@ def _ratio(window: str) -> Record:
 
 
 def _least(ratio: Record, window: str) -> Record:
-    """What the engine's ratio did not fall below for so long: what `for` would ask, but it can be remembered."""
+    """What the engine's ratio did not fall below for so long: what `for` would ask, but it can be remembered.
+
+    Not of a model whose baselines are all younger than a day.
+    """
     engine = f'{ratio.record}{{basis="{ENGINE}"}}'
-    throughout = f"min_over_time({engine}[{window}]) and {engine} offset {window} and {engine}"
+    throughout = f"min_over_time({engine}[{window}]) and {engine} offset {window} and {engine} and {SETTLED}"
     return Record(f"{ratio.record}_min{window}", throughout)
 
 

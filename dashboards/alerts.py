@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from dashboards.alert_records import LEAST, LEAST_SLOW, LOAD, RATIO, RATIO_SLOW, TARGET, remembered
+from dashboards.alert_records import LEAST, LEAST_SLOW, LOAD, RATIO, RATIO_SLOW, SETTLED, TARGET, remembered
 from dashboards.records import LEVEL
 from joulemeter import catalog
 
@@ -76,7 +76,7 @@ REGRESSION_SLOW: Final = Alert(
 )
 LOAD_HIGH: Final = Alert(
     name="JoulemeterEnergyForLoadHigh",
-    expr=f'{RATIO.record}{{basis="{LOAD}"}} > {REGRESSION_RATIO}',
+    expr=f'{RATIO.record}{{basis="{LOAD}"}} > {REGRESSION_RATIO} and {SETTLED}',
     hold="1h",
     severity="info",
     summary="A model needs more energy than it did for the same offered load.",
