@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from benchmarks.alerts import rules
+from benchmarks.alerts.__main__ import PAGE, SEEDS
 from benchmarks.alerts.cases import Case, Episode, chat, episodes, longer_prompts, plan, quick
 from benchmarks.alerts.evaluate import RULES, Outcome, delay
 from benchmarks.alerts.firing import Span, firing
 from benchmarks.alerts.prometheus import Prometheus, passes, written
-from benchmarks.alerts.report import PAGING, misses, page
+from benchmarks.alerts.report import HEAD, PAGING, misses, page, told
 from benchmarks.alerts.weeks import MONDAY_TIMESTAMP_SECONDS, Node, Weeks, weeks
 from benchmarks.truth.ratios import DAY_SECONDS
 from dashboards import alert_records, alerts
@@ -95,6 +96,17 @@ def test_alerts_fire_when_promtool_says_so(promtool: str, tmp_path: Path):
 
 def test_what_never_is_there_never_fires():
     assert firing([], [0.0, 60.0, 120.0]) == []
+
+
+def test_the_kept_page_is_of_this_bench():
+    """Its figures are a run's; what the page says of them is the code's."""
+    text = PAGE.read_text()
+    assert text.startswith(HEAD)
+    assert "Not finished" not in text
+    for line in told(one for one in plan(SEEDS) if not one.stays):
+        assert line in text
+    for rule in rules.ours():
+        assert rule.name in text
 
 
 @pytest.fixture
