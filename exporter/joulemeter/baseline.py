@@ -214,8 +214,10 @@ class Baseline:
 
     def share(self, window: BaselineWindow) -> Share:
         """Return what the same engine work should have taken, apart from what the GPUs draw without it."""
-        base_joules = self.coefficients[Basis.ENGINE][0] * rows(window)[Basis.ENGINE][0]
-        return Share(base_joules, self.expected_joules(window)[Basis.ENGINE] - base_joules)
+        names, coefficients = NAMES[Basis.ENGINE], self.coefficients[Basis.ENGINE]
+        joules = dict(zip(names, map(float.__mul__, coefficients, rows(window)[Basis.ENGINE]), strict=True))
+        base_joules, prompt_joules = joules.pop("available_second"), joules.pop("prompt_token")
+        return Share(base_joules, prompt_joules, math.fsum(joules.values()))
 
     def learn(
         self,
