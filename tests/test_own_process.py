@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulemeter import catalog
-from joulemeter.runtime.own_process import SHOWN, OwnProcess
+from joulemeter.runtime.own_process import EVERY_SECONDS, SHOWN, OwnProcess
 
 
 def test_figures_are_the_kernels():
@@ -22,3 +22,13 @@ def test_figures_are_the_kernels():
     assert 0 < figures[catalog.PROCESS_MEMORY] <= most_bytes + 1024**2
     assert figures[catalog.PROCESS_MEMORY] < figures[catalog.PROCESS_VIRTUAL_MEMORY]
     assert time.time() - 3600 * 24 < figures[catalog.PROCESS_START] < time.time() + 1
+
+
+def test_figures_are_read_again_once_they_are_old():
+    now = [0.0]
+    process = OwnProcess(lambda: now[0])
+    figures = process.read()
+    now[0] = EVERY_SECONDS - 0.1
+    assert process.read() is figures
+    now[0] = EVERY_SECONDS
+    assert process.read() is not figures

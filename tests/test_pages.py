@@ -33,7 +33,7 @@ def test_picks_what_parsing_the_whole_page_finds():
             for sample in family.samples
             if fold(sample.name) in wanted
         ]
-        assert [(s.name, s.labels, s.value) for s in pick(body, wanted)] == expected
+        assert [(s.series.name, s.series.labels, s.value) for s in pick(body, wanted)] == expected
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_picks_what_parsing_the_whole_page_finds():
 )
 def test_spellings_of_one_sample(line: str):
     (sample,) = pick(f"# HELP x:tokens a\n# TYPE x:tokens counter\n{line}\n# EOF\n", TOKENS)
-    assert (sample.name, dict(sample.labels), sample.value) == ("x_tokens_total", {}, 5.0)
+    assert (sample.series.name, dict(sample.series.labels), sample.value) == ("x_tokens_total", {}, 5.0)
 
 
 def test_labels_are_unescaped_and_names_are_matched_whole():
     body = 'x_tokens_total{m="a\\"b\\\\c, {d} # e"} 5\nx_tokens_total_count 7\nmy_x_tokens_total 8\n'
     (sample,) = pick(body, TOKENS)
-    assert (dict(sample.labels), sample.value) == ({"m": 'a"b\\c, {d} # e'}, 5.0)
+    assert (dict(sample.series.labels), sample.value) == ({"m": 'a"b\\c, {d} # e'}, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,7 @@ def test_labels_are_unescaped_and_names_are_matched_whole():
         ("x:tokens_total 1" + "0" * 400, "finite number"),
         ("x:tokens_total", "does not parse"),
         ("x:tokens_total many", "does not parse"),
+        ("x:tokens_total 1_0", "does not parse"),
         ('x:tokens_total{m="a} 5', "does not parse"),
         ('x:tokens_total{m="a",m="b"} 5', "does not parse"),
         ('x:tokens_total{m="a", ="b"} 5', "does not parse"),
@@ -150,7 +151,7 @@ SCRIBBLE = st.text(alphabet='ab{}="\\ ,#01.e+-n', max_size=20)
 
 @given(
     SCRIBBLE | SCRIBBLE.map('{{a="{}"}}'.format),
-    st.sampled_from(["5", "5.0", "1e3", "5 1700000000", "1e", "0"]),
+    st.sampled_from(["5", "5.0", "1_0", "1e3", "5 1700000000", "1e", "0"]),
 )
 def test_a_series_seen_before_is_read_as_the_parser_reads_it(labels: str, value: str):
     """Series are remembered by how they are written, so that only their value is left to parse."""
@@ -162,7 +163,7 @@ def test_a_series_seen_before_is_read_as_the_parser_reads_it(labels: str, value:
         expected = None
     for _ in range(2):
         try:
-            read = [(s.name, s.labels, s.value) for s in pick(f"{line}\n", TOKENS)]
+            read = [(s.series.name, s.series.labels, s.value) for s in pick(f"{line}\n", TOKENS)]
         except PageError:
             continue
         assert read in ([], [expected])

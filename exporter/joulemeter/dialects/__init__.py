@@ -103,7 +103,7 @@ def read_page(body: str, dialect: Dialect) -> PageReading:
             `too_many_series` as `pages.pick` says.
     """
     samples = pick(body, dialect.families)
-    if not dialect.recognises(frozenset(sample.name for sample in samples)):
+    if not dialect.recognises(frozenset(sample.series.name for sample in samples)):
         found = names(body)
         other = _of(found)
         instead = f"it is one of {other.name}; set `dialect: auto`" if other else why_not(body, found)

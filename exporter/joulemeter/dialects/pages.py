@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as ParsedSample
@@ -19,19 +19,37 @@ MAX_VALUE: Final = 1e18
 """A million tokens a second for thirty thousand years."""
 
 LINE: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*).*$", re.MULTILINE)
-USUAL: Final = re.compile(r"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^#]*\})?) ([0-9.e+-]+)")
-"""A series and its value, nothing behind it."""
+SERIES: Final = re.compile(r"[ \t]*[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^#]*\})?")
+"""A series in a line that has no exemplar."""
 REMEMBERED_SERIES: Final = 4096
 """A node's servers show a few hundred."""
 NAME: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample; `name` is folded (`:` is `_`), for servers and libraries disagree about colons."""
+class Series:
+    """What a sample is of.
 
-    name: str
-    labels: Mapping[str, str]
+    `key` names it so that pages of one server agree, in whatever order and content type they list it; `name` is
+    folded (`:` is `_`), for servers and libraries disagree about colons.
+    """
+
+    key: str
+    name: str = field(compare=False)
+    labels: Mapping[str, str] = field(compare=False)
+
+    @classmethod
+    def of(cls, written_name: str, labels: Mapping[str, str]) -> Self:
+        """Return the series that a parser found."""
+        name = fold(written_name)
+        return cls(series_key(name, labels), name, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample."""
+
+    series: Series
     value: float
 
 
@@ -46,7 +64,7 @@ def names(body: str) -> frozenset[str]:
 
 
 def series_key(name: str, labels: Mapping[str, str]) -> str:
-    """Name a series so that pages of one server agree, in whatever order and content type they list it."""
+    """Write a series in one way, however its labels are ordered."""
     inner = ",".join(f"{key}={value!r}" for key, value in sorted(labels.items()))
     return f"{name}{{{inner}}}" if inner else name
 
@@ -67,7 +85,7 @@ def pick(body: str, families: frozenset[str]) -> tuple[Sample, ...]:
             twice with different values, or if its value is not a finite number from 0 to MAX_VALUE. Messages
             name the line.
     """
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+    found: dict[str, Sample] = {}
     count = 0
     for match in LINE.finditer(body):
         if fold(match[1]) not in families:
@@ -80,7 +98,7 @@ def pick(body: str, families: frozenset[str]) -> tuple[Sample, ...]:
                 " point the URL at one server, not at an aggregate of many",
             )
         sample = _sample(body, match)
-        twin = found.setdefault((sample.name, tuple(sorted(sample.labels.items()))), sample)
+        twin = found.setdefault(sample.series.key, sample)
         if twin.value != sample.value:
             raise _bad(body, match, f"the same series was {twin.value:g} further up")
     return tuple(found.values())
@@ -95,33 +113,35 @@ def _sample(body: str, match: re.Match[str]) -> Sample:
         raise _bad(
             body, match, f"the line has {len(line)} characters, at most {MAX_LINE_CHARACTERS} are read"
         )
-    usual = USUAL.fullmatch(line)
-    series = _series(usual[1]) if usual else None
+    written, _, number = line.rpartition(" ")
+    series = None if "_" in number else _series(written)
     try:
-        if usual and series:
-            name, labels, value = *series, float(usual[2])
+        if series is not None:
+            value = float(number)
         else:
             parsed = _parsed(line)
-            name, labels, value = fold(parsed.name), parsed.labels, float(parsed.value)
+            series, value = Series.of(parsed.name, parsed.labels), float(parsed.value)
     except (ValueError, IndexError) as error:  # IndexError: the parser's own, on a label without a name
         raise _bad(body, match, "it does not parse as a sample") from error
     if not 0 <= value <= MAX_VALUE:  # NaN fails this too
         raise _bad(body, match, f"expected a finite number from 0 to {MAX_VALUE:g}")
-    return Sample(name, labels, value)
+    return Sample(series, value)
 
 
 @lru_cache(REMEMBERED_SERIES)
-def _series(written: str) -> tuple[str, Mapping[str, str]] | None:
-    """Return the folded name and the labels of a series; None if something else is written there too.
+def _series(written: str) -> Series | None:
+    """Return the series that is written before a value; None if something else is written there too.
 
     A page has the same series every second, and parsing them again was two fifths of what the daemon cost.
     """
+    if not SERIES.fullmatch(written):
+        return None
     try:
         parsed = _parsed(f"{written} 0")
     except (ValueError, IndexError):
         return None
     whole = parsed.value == 0 and parsed.timestamp is None
-    return (fold(parsed.name), parsed.labels) if whole else None
+    return Series.of(parsed.name, parsed.labels) if whole else None
 
 
 def _parsed(line: str) -> ParsedSample:

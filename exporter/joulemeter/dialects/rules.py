@@ -1,18 +1,20 @@
 """The engine behind every dialect: which series plays which role, as data."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from joulemeter.dialects import IdentityQuestion, SidePage
 from joulemeter.dialects.histograms import LengthRule, read_lengths
-from joulemeter.dialects.pages import MAX_VALUE, Sample, fold, series_key
+from joulemeter.dialects.pages import MAX_VALUE, REMEMBERED_SERIES, Sample, Series, fold, series_key
 from joulemeter.errors import PageError
 from joulemeter.model import GAUGES, Moves, PageReading, Role, RoleReading
 
 START_TIME: Final = "process_start_time_seconds"
+REMEMBERED_PAGES: Final = 64
+"""Ways in which pages of one dialect differ in the series that they have."""
 MODELS: Final = IdentityQuestion("/v1/models", model_at=("data", 0, "id"))
 
 
@@ -31,9 +33,11 @@ class InLabels:
     def of(self, sample: Sample, infos: Iterable[Sample]) -> float | None:
         """Return the number that belongs to `sample`, None if it is not known."""
         said = {
-            self._number(info.labels)
+            self._number(info.series.labels)
             for info in infos
-            if all(info.labels.get(label, value) == value for label, value in sample.labels.items())
+            if all(
+                info.series.labels.get(label, value) == value for label, value in sample.series.labels.items()
+            )
         }
         return said.pop() if len(said) == 1 else None
 
@@ -127,28 +131,55 @@ class CounterDialect:
 
     def recognises(self, names: frozenset[str]) -> bool:
         """See `Dialect`. Only series that we read count, for servers share prefixes (vllm_mlx_...)."""
-        return not names.isdisjoint(self.families - {START_TIME})
+        return not names.isdisjoint(self._own_families)
 
     def read(self, samples: tuple[Sample, ...]) -> PageReading:
         """See `Dialect`. Readings come in page order; their keys are unique."""
-        present = frozenset(sample.name for sample in samples)
+        present = frozenset(sample.series.name for sample in samples)
         if not self.recognises(present):
             raise PageError("not_metrics", f"no series of {self.name} on the page")
-        rules = [rule for rule in (*self.always, *self._way(present)) if not self._rests(rule, present)]
-        by_name = {
-            fold(prefix + rule.name): [other for other in rules if other.name == rule.name]
-            for prefix in self.prefixes
-            for rule in rules
-        }
-        lengths, counted = read_lengths(samples, self.lengths, self.prefixes, self.model_labels)
+        rules = self._rules(present)
+        lengths, counted = read_lengths(samples, self._length_rules, self.model_labels)
         factors = _Factors(counted)
         furthest: dict[str, RoleReading] = {}
         for sample in counted:
-            for reading in self._readings(sample, by_name.get(sample.name, ()), factors):
+            for reading in self._readings(sample, rules.get(sample.series.name, ()), factors):
                 twin = furthest.setdefault(reading.series, reading)
                 if reading.value > twin.value:
                     furthest[reading.series] = reading
         return PageReading(self.name, tuple(furthest.values()), _start_time(samples), lengths)
+
+    @cached_property
+    def _own_families(self) -> frozenset[str]:
+        return self.families - {START_TIME}
+
+    @cached_property
+    def _length_rules(self) -> Mapping[str, LengthRule]:
+        """By the folded names of their samples."""
+        return {
+            fold(prefix + name): rule
+            for prefix in self.prefixes
+            for rule in self.lengths
+            for name in rule.samples
+        }
+
+    @cached_property
+    def _rules(self) -> Callable[[frozenset[str]], Mapping[str, tuple[Rule, ...]]]:
+        """Rules by the folded name of their series, given the names on a page: the same every second."""
+        return lru_cache(REMEMBERED_PAGES)(self._rules_of)
+
+    @cached_property
+    def _named(self) -> Callable[[Series], tuple[str, str]]:
+        """The model that a series names, and its key without ranks: the same every second."""
+        return lru_cache(REMEMBERED_SERIES)(self._name)
+
+    def _rules_of(self, present: frozenset[str]) -> Mapping[str, tuple[Rule, ...]]:
+        found: dict[str, tuple[Rule, ...]] = {}
+        for rule in (*self.always, *self._way(present)):
+            if not self._rests(rule, present):
+                for name in {fold(prefix + rule.name) for prefix in self.prefixes}:
+                    found[name] = (*found.get(name, ()), rule)
+        return found
 
     def _way(self, present: frozenset[str]) -> tuple[Rule, ...]:
         for way in self.ways:
@@ -160,18 +191,21 @@ class CounterDialect:
         better = rule.unless
         return better is not None and any(fold(prefix + better) in present for prefix in self.prefixes)
 
+    def _name(self, series: Series) -> tuple[str, str]:
+        labels = {key: value for key, value in series.labels.items() if key not in self.rank_labels}
+        model = next((labels[label] for label in self.model_labels if labels.get(label)), "")
+        return model, series_key(series.name, labels)
+
     def _readings(self, sample: Sample, rules: Iterable[Rule], factors: "_Factors") -> Iterator[RoleReading]:
         """Yield what one sample means: usually one role, none if its labels are not asked for."""
-        labels = {key: value for key, value in sample.labels.items() if key not in self.rank_labels}
-        model = next((labels[label] for label in self.model_labels if labels.get(label)), "")
-        series = series_key(sample.name, labels)
+        model, series = self._named(sample.series)
         for rule in rules:
-            if rule.where and sample.labels.get(rule.where[0]) != rule.where[1]:
+            if rule.where and sample.series.labels.get(rule.where[0]) != rule.where[1]:
                 continue
             if rule.times is None:
                 yield RoleReading(rule.role, model, series, sample.value, rule.moves)
                 continue
-            factor = factors.of(sample, rule.times, prefix=sample.name.removesuffix(rule.name))
+            factor = factors.of(sample, rule.times, prefix=sample.series.name.removesuffix(rule.name))
             if factor is not None:
                 key = f"{series}*{rule.factor_name}"
                 yield RoleReading(rule.role, model, key, sample.value * factor, rule.moves)
@@ -183,17 +217,18 @@ class _Factors:
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._by_name: dict[str, list[Sample]] = {}
         for sample in samples:
-            self._by_name.setdefault(sample.name, []).append(sample)
+            self._by_name.setdefault(sample.series.name, []).append(sample)
 
     def of(self, sample: Sample, times: str | InLabels, *, prefix: str) -> float | None:
         """Return the factor of a sample, None if it is not on the page."""
         if isinstance(times, InLabels):
             return times.of(sample, self._by_name.get(prefix + times.name, ()))
-        same = (other for other in self._by_name.get(prefix + times, ()) if other.labels == sample.labels)
+        others, labels = self._by_name.get(prefix + times, ()), sample.series.labels
+        same = (other for other in others if other.series.labels == labels)
         return next((other.value for other in same), None)
 
 
 def _start_time(samples: Iterable[Sample]) -> float | None:
     """Return the process's start if the page is of one process; a page of several has several, or none."""
-    starts = [sample.value for sample in samples if sample.name == START_TIME]
+    starts = [sample.value for sample in samples if sample.series.name == START_TIME]
     return starts[0] if len(starts) == 1 else None

@@ -66,15 +66,21 @@ class Static:
 
     def at(self, at_timestamp_seconds: float) -> GridInterval:  # noqa: ARG002 - always the same
         """Return the factor. It begins with the year that it is the average of, and nothing ends it."""
-        found = find(self.zone)
-        dataset = f"{found.source} {found.year} {found.zone}"
-        return GridInterval(
-            datetime(found.year, 1, 1, tzinfo=UTC).timestamp(),
-            math.inf,
-            found.intensity_grams_per_kwh,
-            GridQuality.STATIC,
-            GridOrigin("static", found.factor, found.boundary, "annual", dataset),
-        )
+        return _interval(self.zone)
+
+
+@cache
+def _interval(zone: str) -> GridInterval:
+    found = find(zone)
+    return GridInterval(
+        datetime(found.year, 1, 1, tzinfo=UTC).timestamp(),
+        math.inf,
+        found.intensity_grams_per_kwh,
+        GridQuality.STATIC,
+        GridOrigin(
+            "static", found.factor, found.boundary, "annual", f"{found.source} {found.year} {found.zone}"
+        ),
+    )
 
 
 class Plugin:

@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,8 @@ ACCEPT: Final = "text/plain;version=0.0.4"
 MAX_SECRET_BYTES: Final = 64 * 1024
 KEEP_ALIVE_SECONDS: Final = 4.0
 """Below the 5 s after which uvicorn closes an idle connection, so that we never ask on a dying one."""
+REMEMBERED_TARGETS: Final = 256
+"""A node's servers are asked the same every second; quoting twenty names costs as much as asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,8 @@ class PageClient:
             PageError: an answer came and is refused (`redirect`, `http_status`, `too_large`, `not_metrics`).
             ServerUnreachableError: no whole answer came in time, or the server is not ready yet.
         """
-        target = _politely(URL(url), query)
-        place = f"{server.name} ({target.with_query(None)})"
+        target, written = _target(url, tuple(query))
+        place = f"{server.name} ({written})"
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 headers = await self._authorization(target, server, place)
@@ -180,6 +183,13 @@ class PageClient:
 def _read_secret(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_SECRET_BYTES)
+
+
+@lru_cache(REMEMBERED_TARGETS)
+def _target(url: str, query: tuple[tuple[str, str], ...]) -> tuple[URL, str]:
+    """Return what to ask, the query added, and how messages write it, without any query."""
+    target = _politely(URL(url), query)
+    return target, str(target.with_query(None))
 
 
 def _politely(url: URL, query: Sequence[tuple[str, str]]) -> URL:
