@@ -15,7 +15,7 @@ from joulemeter.baselines import Baselines, SettledGpu
 from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
-from joulemeter.model import Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, Pod, User
+from joulemeter.model import NOTHING, Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, Pod, User
 from joulemeter.ownership import OwnerGroup, owner_groups
 from joulemeter.request_books import RequestBooks
 from joulemeter.request_energy import Weights
@@ -95,7 +95,7 @@ class Bookkeeper:
                 account.in_gaps += amount
                 account.gap_until_seconds = reading.at_seconds
                 self.ledger.add_unattributed(gpu.uuid, "meter_gap", amount)
-                amount = Amount()
+                amount = NOTHING
             account.timeline.append(edge_seconds, amount, read_at_seconds=reading.at_seconds)
             if reading.power_watts is not None and gpu.energy_source is EnergySource.COUNTER:
                 account.crosscheck.advance(
@@ -105,7 +105,7 @@ class Bookkeeper:
     def _priced(self, account: GpuAccount, energy_joules: float, edge_seconds: float) -> Amount:
         """Price what a counter's move brings, over the time since it moved before: no time is priced twice or never."""
         if energy_joules == 0:
-            return Amount()
+            return NOTHING
         begin_seconds = account.priced_until_seconds
         account.priced_until_seconds = max(begin_seconds, edge_seconds)
         return self._price(energy_joules, begin_seconds, account.priced_until_seconds)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from joulemeter.catalog import LOST_TOKEN_REASONS
-from joulemeter.model import Amount, Phase, User
+from joulemeter.model import NOTHING, Amount, Phase, User
 from joulemeter.work import Work
 
 ModelPhase = tuple[User, Phase]
@@ -34,12 +34,12 @@ class Ledger:
     def open_gpu(self, uuid: str, reasons: tuple[str, ...]) -> None:
         """Publish a GPU's label sets at 0, so that `increase()` sees their birth."""
         for reason in reasons:
-            self.unattributed.setdefault((uuid, reason), Amount())
+            self.unattributed.setdefault((uuid, reason), NOTHING)
 
     def open_user(self, user: User, phases: tuple[Phase, ...], *, tokens: bool) -> None:
         """Publish a model's label sets at 0, so that `increase()` sees their birth."""
         for phase in phases:
-            self.model.setdefault((user, phase), Amount())
+            self.model.setdefault((user, phase), NOTHING)
         if tokens:
             self.requests.setdefault(user, 0.0)
             for kind in token_kinds(Work()):
@@ -49,11 +49,11 @@ class Ledger:
 
     def add_model(self, user: User, phase: Phase, amount: Amount) -> None:
         """Attribute."""
-        self.model[user, phase] = self.model.get((user, phase), Amount()) + amount
+        self.model[user, phase] = self.model.get((user, phase), NOTHING) + amount
 
     def add_unattributed(self, uuid: str, reason: str, amount: Amount) -> None:
         """Book energy whose user will never be known."""
-        self.unattributed[uuid, reason] = self.unattributed.get((uuid, reason), Amount()) + amount
+        self.unattributed[uuid, reason] = self.unattributed.get((uuid, reason), NOTHING) + amount
 
     def add_work(self, user: User, work: Work) -> None:
         """Advance a model's tokens and requests, together with the energy of their window."""

@@ -6,7 +6,7 @@ Times called `at_seconds` are monotonic (CLOCK_MONOTONIC), never wall-clock: a c
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # ---------------------------------------------------------------------------------------------- measure
 
@@ -239,6 +239,9 @@ class Amount:
             self.compute_cost * ratio,
             self.energy_credit * ratio,
         )
+
+
+NOTHING: Final = Amount()
 
 
 # ---------------------------------------------------------------------------------------------- the grid

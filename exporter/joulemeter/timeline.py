@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from joulemeter.busy import Tick
-from joulemeter.model import Amount
+from joulemeter.model import NOTHING, Amount
 
 SHORTEST_STALL_SECONDS = 1.0
 STALL_PERIODS = 5
@@ -34,7 +34,7 @@ class Timeline:
 
     def __init__(self, at_seconds: float, *, keep_seconds: float) -> None:
         self._keep_seconds = keep_seconds
-        self._edges = deque([Edge(at_seconds, Amount())])
+        self._edges = deque([Edge(at_seconds, NOTHING)])
         self._read_at_seconds = at_seconds
         self._moved_at_seconds: float | None = None
         self._gaps_seconds: deque[float] = deque(maxlen=LEARNED_GAPS)
@@ -70,7 +70,7 @@ class Timeline:
         """
         previous_read_at_seconds = self._read_at_seconds
         self._read_at_seconds = max(previous_read_at_seconds, read_at_seconds)
-        if increase == Amount():
+        if increase == NOTHING:
             return
         last = self._edges[-1]
         if previous_read_at_seconds - last.at_seconds > self._stall_seconds:
