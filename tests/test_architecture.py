@@ -230,7 +230,9 @@ def test_every_layer_exists():
 
 
 @pytest.mark.parametrize(
-    "cls", [c for c in vars(model).values() if is_dataclass(c)], ids=lambda c: c.__name__
+    "cls",
+    [c for c in vars(model).values() if isinstance(c, type) and is_dataclass(c)],
+    ids=lambda c: c.__name__,
 )
 def test_every_number_names_its_unit(cls: type):
     bare = {field.name for field in fields(cls) if "float" in str(field.type)}
