@@ -1,13 +1,14 @@
 """What the books keep of one GPU and of one server: what was seen, and up to where it is settled. Pure."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from joulemeter.counters import EnergyCounter
 from joulemeter.crosscheck import CrossCheck
 from joulemeter.history import ServerHistory
-from joulemeter.model import Amount, Gpu, Pod
+from joulemeter.model import NOTHING, Amount, EnergyReading, EnergySource, Gpu, Pod
 from joulemeter.timeline import Timeline
 from joulemeter.work import Work
 
@@ -17,6 +18,12 @@ counted when its prefill is done, so shorter windows would separate them from th
 OPENING_SECONDS: Final = 1.0
 """The beginning of a window: of the prompts counted then, some were computed in part before it."""
 
+
+METER_GAP_SECONDS: Final = 10.0
+"""Energy of a longer silence of the meter cannot be placed in time: it is real, and nobody's."""
+
+Price = Callable[[float, float, float], Amount]
+"""Joules that were used from one instant to another (seconds): with what they caused and cost."""
 
 NO_POD: Final = Pod("", "")
 """That of a server outside Kubernetes."""
@@ -54,11 +61,23 @@ class GpuAccount:
     settled_until_seconds: float
     hold_until_seconds: float
     priced_until_seconds: float
-    settled: Amount = field(default_factory=Amount)
-    in_gaps: Amount = field(default_factory=Amount)
+    settled: Amount = NOTHING
+    in_gaps: Amount = NOTHING
     gap_until_seconds: float = -math.inf
     resets: int = 0
     crosscheck: CrossCheck = field(default_factory=CrossCheck)
+
+    @classmethod
+    def opened(cls, gpu: Gpu, at_seconds: float, terms: Terms) -> Self:
+        """Return that of a GPU of which nothing was read yet."""
+        return cls(
+            gpu,
+            EnergyCounter(gpu.max_power_watts),
+            Timeline(at_seconds, keep_seconds=terms.keep_seconds),
+            settled_until_seconds=at_seconds,
+            hold_until_seconds=at_seconds + terms.zero_hold_seconds,
+            priced_until_seconds=at_seconds,
+        )
 
     @property
     def measured(self) -> Amount:
@@ -69,6 +88,32 @@ class GpuAccount:
     def pending(self) -> Amount:
         """Measured and not settled."""
         return self.timeline.total - self.settled
+
+    def read(self, reading: EnergyReading, price: Price) -> Amount:
+        """Take in a reading, and return the energy that cannot be placed in time, which is not pending."""
+        increase = self.counter.advance(reading)
+        if increase is None:
+            return NOTHING
+        self.resets += increase.reset
+        gap = increase.gap_seconds > METER_GAP_SECONDS
+        counted = self.gpu.energy_source is EnergySource.COUNTER
+        edge_seconds = reading.at_seconds - (increase.gap_seconds / 2 if counted and not gap else 0.0)
+        amount = self._priced(increase.energy_joules, edge_seconds, price)
+        if gap:
+            self.in_gaps += amount
+            self.gap_until_seconds = reading.at_seconds
+        self.timeline.append(edge_seconds, NOTHING if gap else amount, read_at_seconds=reading.at_seconds)
+        if reading.power_watts is not None and counted:
+            self.crosscheck.advance(reading.at_seconds, reading.power_watts, self.measured.energy_joules)
+        return amount if gap else NOTHING
+
+    def _priced(self, energy_joules: float, edge_seconds: float, price: Price) -> Amount:
+        """Price what a counter's move brings, over the time since it moved before: no time is priced twice or never."""
+        if energy_joules == 0:
+            return NOTHING
+        begin_seconds = self.priced_until_seconds
+        self.priced_until_seconds = max(begin_seconds, edge_seconds)
+        return price(energy_joules, begin_seconds, self.priced_until_seconds)
 
     def take(self, until_seconds: float) -> Amount:
         """Move the cursor and return what it passed."""

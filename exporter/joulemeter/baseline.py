@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import mul
 from typing import Final
 
 from joulemeter.engine_work import EngineWork
@@ -215,7 +216,7 @@ class Baseline:
     def share(self, window: BaselineWindow) -> Share:
         """Return what the same engine work should have taken, apart from what the GPUs draw without it."""
         names, coefficients = NAMES[Basis.ENGINE], self.coefficients[Basis.ENGINE]
-        joules = dict(zip(names, map(float.__mul__, coefficients, rows(window)[Basis.ENGINE]), strict=True))
+        joules = dict(zip(names, map(mul, coefficients, rows(window)[Basis.ENGINE]), strict=True))
         base_joules, prompt_joules = joules.pop("available_second"), joules.pop("prompt_token")
         return Share(base_joules, prompt_joules, math.fsum(joules.values()))
 

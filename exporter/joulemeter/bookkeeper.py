@@ -6,27 +6,18 @@ and every server of the owner group has passed. Cursors hold cumulative values, 
 falls between two windows and nothing is in two (laws 1 and 2).
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
 
-from joulemeter.accounts import NO_POD, WINDOW_SECONDS, GpuAccount, ServerAccount, Terms
+from joulemeter.accounts import NO_POD, WINDOW_SECONDS, GpuAccount, Price, ServerAccount, Terms
 from joulemeter.attributor import Attributed, Attributor
 from joulemeter.baselines import Baselines, SettledGpu
-from joulemeter.counters import EnergyCounter
 from joulemeter.history import ServerHistory
 from joulemeter.ledger import Ledger
-from joulemeter.model import NOTHING, Amount, EnergyReading, EnergySource, Gpu, Observation, Phase, Pod, User
+from joulemeter.model import NOTHING, Amount, EnergyReading, Gpu, Observation, Phase, Pod, User
 from joulemeter.ownership import OwnerGroup, owner_groups
 from joulemeter.request_books import RequestBooks
 from joulemeter.request_energy import Weights
-from joulemeter.timeline import Timeline
 from joulemeter.windows import Measured, Used
-
-METER_GAP_SECONDS: Final = 10.0
-"""Energy of a longer silence of the meter cannot be placed in time: it is real, and nobody's."""
-
-Price = Callable[[float, float, float], Amount]
-"""Joules that were used from one instant to another (seconds): with what they caused and cost."""
 
 
 class Bookkeeper:
@@ -82,33 +73,11 @@ class Bookkeeper:
         for reading in readings:
             account = self.gpus.get(gpu.uuid)
             if account is None:
-                account = self._open_gpu(gpu, reading.at_seconds)
-            increase = account.counter.advance(reading)
-            if increase is None:
-                continue
-            account.resets += increase.reset
-            gap = increase.gap_seconds > METER_GAP_SECONDS
-            late = gpu.energy_source is EnergySource.COUNTER and not gap
-            edge_seconds = reading.at_seconds - (increase.gap_seconds / 2 if late else 0.0)
-            amount = self._priced(account, increase.energy_joules, edge_seconds)
-            if gap:
-                account.in_gaps += amount
-                account.gap_until_seconds = reading.at_seconds
-                self.ledger.add_unattributed(gpu.uuid, "meter_gap", amount)
-                amount = NOTHING
-            account.timeline.append(edge_seconds, amount, read_at_seconds=reading.at_seconds)
-            if reading.power_watts is not None and gpu.energy_source is EnergySource.COUNTER:
-                account.crosscheck.advance(
-                    reading.at_seconds, reading.power_watts, account.measured.energy_joules
-                )
-
-    def _priced(self, account: GpuAccount, energy_joules: float, edge_seconds: float) -> Amount:
-        """Price what a counter's move brings, over the time since it moved before: no time is priced twice or never."""
-        if energy_joules == 0:
-            return NOTHING
-        begin_seconds = account.priced_until_seconds
-        account.priced_until_seconds = max(begin_seconds, edge_seconds)
-        return self._price(energy_joules, begin_seconds, account.priced_until_seconds)
+                account = self.gpus[gpu.uuid] = GpuAccount.opened(gpu, reading.at_seconds, self._terms)
+                self.ledger.open_gpu(gpu.uuid, self._terms.reasons)
+            unplaced = account.read(reading, self._price)
+            if unplaced is not NOTHING:
+                self.ledger.add_unattributed(gpu.uuid, "meter_gap", unplaced)
 
     def observe(
         self, observation: Observation, *, has_phases: bool, default_model: str | None = None
@@ -338,18 +307,6 @@ class Bookkeeper:
         return account.timeline.covered_until_seconds
 
     # ------------------------------------------------------------------------------------------ coming, going
-
-    def _open_gpu(self, gpu: Gpu, at_seconds: float) -> GpuAccount:
-        self.gpus[gpu.uuid] = account = GpuAccount(
-            gpu,
-            EnergyCounter(gpu.max_power_watts),
-            Timeline(at_seconds, keep_seconds=self._terms.keep_seconds),
-            settled_until_seconds=at_seconds,
-            hold_until_seconds=at_seconds + self._terms.zero_hold_seconds,
-            priced_until_seconds=at_seconds,
-        )
-        self.ledger.open_gpu(gpu.uuid, self._terms.reasons)
-        return account
 
     def _retire(self, now_seconds: float) -> None:
         """Drop the series of models that have not been seen for `series_ttl_seconds`."""

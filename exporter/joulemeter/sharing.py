@@ -13,6 +13,7 @@ apart, and keeps what it knew of them.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Final
 
 ROW_SECONDS: Final = 60.0
@@ -94,9 +95,9 @@ class Sharing:
         """Take in a row: one step of a Kalman filter whose state walks at random."""
         self._drift()
         work = [one / row.joules for one in row.works]
-        toward = [math.fsum(map(float.__mul__, line, work)) for line in self._covariance]
-        variance = math.fsum(map(float.__mul__, toward, work)) + NOISE
-        surprise = row.above_joules / row.joules - math.fsum(map(float.__mul__, self._ratios, work))
+        toward = [math.fsum(map(mul, line, work)) for line in self._covariance]
+        variance = math.fsum(map(mul, toward, work)) + NOISE
+        surprise = row.above_joules / row.joules - math.fsum(map(mul, self._ratios, work))
         self._ratios = [
             max(0.0, ratio + surprise * one / variance)
             for ratio, one in zip(self._ratios, toward, strict=True)
