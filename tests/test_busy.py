@@ -1,5 +1,9 @@
 """Idle time and levels of draw, from the ticks of a counter."""
 
+import math
+from itertools import pairwise
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +89,51 @@ def test_the_busy_floor_is_learned_amid_busy_ticks_and_never_absurdly_low():
     assert BusyFloor().advance(ticks(*[120] * 100), IDLE, BUSY) == BUSY
     assert BusyFloor().advance(ticks(120, *[300] * 20, 120), IDLE, BUSY) == 300
     assert BusyFloor().advance(ticks(120, *[150] * 20, 120), IDLE, BUSY) == pytest.approx(0.65 * BUSY)
+
+
+def test_the_busy_floor_is_not_the_mean_of_short_requests():
+    """Ticks in which requests of a tenth of a second begin and end draw anything between the two levels."""
+    chance = Random(1)
+    floor = BusyFloor()
+    for _ in range(20):
+        powers: list[float] = []
+        for _ in range(20):
+            powers += [*(chance.uniform(150, 440) for _ in range(4)), 459, 460, 462]
+        watts = floor.advance(ticks(*powers), IDLE, BUSY)
+    assert watts == pytest.approx(459, rel=0.02)
+
+
+def test_what_lies_beyond_the_ticks_is_like_the_outermost():
+    """Windows cut busy time anywhere: their edges are no beginnings and no ends."""
+    assert idle_seconds(ticks(480, 500, 500, 480), IDLE, BUSY) == 0
+
+
+def requests(count: int, prompt_seconds: float, *, seed: int) -> tuple[list[Tick], float, float]:
+    """Return the ticks of requests that come by chance and decode for 0.3 s, their surplus, and the idle time."""
+    chance, step, level = Random(seed), 0.001, BUSY / 0.65
+    powers = [IDLE] * 60_000
+    surplus_joules = 0.0
+    for _ in range(count):
+        begin = chance.randrange(200, 59_000)
+        prompt = round(chance.lognormvariate(math.log(prompt_seconds), 0.6) / step)
+        busy = slice(begin, begin + prompt + 300)
+        if any(watts > IDLE for watts in powers[busy.start - 100 : busy.stop + 100]):
+            continue
+        powers[busy] = [level] * prompt + [BUSY] * (len(powers[busy]) - prompt)
+        surplus_joules += prompt * step * (level - BUSY)
+    made = [Tick(0.1, sum(powers[i : i + 100]) / 100) for i in range(0, len(powers), 100)]
+    return made, surplus_joules, step * powers.count(IDLE)
+
+
+@pytest.mark.parametrize("prompt_seconds", [0.01, 0.03, 0.1])
+def test_of_many_prompts_none_is_taken_for_decoding(prompt_seconds: float):
+    found = expected = ignored = 0.0
+    for seed in range(5):
+        made, surplus_joules, idle = requests(60, prompt_seconds, seed=seed)
+        starts = sum(one.power_watts < 130 < two.power_watts for one, two in pairwise(made))
+        prompts = Prompts(float(starts), BUSY / 0.65, surplus_joules)
+        found += idle_seconds(made, IDLE, BUSY, prompts)
+        ignored += idle_seconds(made, IDLE, BUSY)
+        expected += idle
+    assert found == pytest.approx(expected, rel=0.005)
+    assert ignored < 0.995 * expected or prompt_seconds < 0.03

@@ -4,6 +4,7 @@ A tick is what the counter brought in one of its periods (about 100 ms). Gauges 
 second, miss short requests; a window's mean power hides idle ticks behind busy ones.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ QUIET_RATIO = 1.1
 """A tick up to a tenth above the idle draw is idle: sensors wobble, clocks relax slowly."""
 DIP_RATIO = 0.9
 """A tick so far below the usual busy floor was idle for a part of it, also amid busy ones."""
+STEADY_RATIO = 0.05
+"""Ticks that differ by no more are alike: two that were idle for a part of them hardly ever are."""
 PLATEAU_TICKS = 5
 KEPT_WINDOWS = 60
 """Ten minutes of windows that taught something."""
@@ -52,24 +55,41 @@ class IdleDraw:
 
 
 class BusyFloor:
-    """The draw of a GPU that runs steps for few requests, learned from ticks that are busy on both sides.
+    """The draw of a GPU that runs steps for few requests, learned from ticks that are busy and like their neighbours.
 
-    Of a window's such ticks the lower tenth counts, of the last windows the lower quarter: more requests in
-    a batch draw more, and a tick that was idle for a part draws less.
+    Amid short requests most ticks are idle for a part of them, and draw anything between the two levels; only those
+    that are busy all through are alike. Of so many the lower tenth counts, of the last ones of these the lower
+    quarter: more requests in a batch draw more.
     """
 
     def __init__(self) -> None:
+        self._steady_watts: list[float] = []
         self._lows_watts: deque[float] = deque(maxlen=KEPT_WINDOWS)
         self._watts: float | None = None
 
     def advance(self, ticks: Sequence[Tick], idle_watts: float, busy_watts: float) -> float:
         """Take in a window's ticks, and return the floor in watts; `busy_watts` is the prior's."""
-        loud = [tick.power_watts > QUIET_RATIO * idle_watts for tick in ticks]
-        inner = sorted(ticks[i].power_watts for i in range(2, len(ticks) - 2) if all(loud[i - 2 : i + 3]))
-        if len(inner) >= PLATEAU_TICKS:
-            self._lows_watts.append(inner[len(inner) // 10])
+        powers = [tick.power_watts for tick in ticks]
+        steady = self._steady_watts
+        steady += [
+            powers[i] for i in range(2, len(powers) - 2) if _is_steady(powers[i - 2 : i + 3], idle_watts)
+        ]
+        if len(steady) >= PLATEAU_TICKS:
+            self._lows_watts.append(sorted(steady)[len(steady) // 10])
             self._watts = sorted(self._lows_watts)[len(self._lows_watts) // 4]
+            steady.clear()
         return busy_watts if self._watts is None else max(self._watts, LOWEST_FLOOR_RATIO * busy_watts)
+
+
+def _is_steady(watts: Sequence[float], idle_watts: float) -> bool:
+    """Whether the middle one of five ticks is amid busy ones, and like those next to it."""
+    _, before, here, after, _ = watts
+    unlike_watts = STEADY_RATIO * here
+    return (
+        min(watts) > QUIET_RATIO * idle_watts
+        and abs(before - here) < unlike_watts
+        and abs(after - here) < unlike_watts
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +113,8 @@ def idle_seconds(
 
     A tick at the idle draw is idle. A tick in which work began or ended is idle for the part that its draw lacks
     to that of the busy tick next to it; amid busy ticks, for the part that it lacks to the busy floor. Where work
-    began, a prompt was computed, which draws more than the floor: that is taken off first.
+    began, a prompt was computed, which draws more than the floor: that is taken off first. What lies beyond the ticks
+    is taken to be like the outermost.
 
     Args:
         ticks: of one GPU, in the order of time.
@@ -102,15 +123,14 @@ def idle_seconds(
         prompts: what began in the time of the ticks.
     """
     prompts = prompts or Prompts()
-    quiet_watts = QUIET_RATIO * idle_watts
-    if prompts.alone:
+    if prompts.alone or not ticks:
         return _idle_between_prompts(ticks, idle_watts, busy_watts, prompts)
-    prompt_watts = max(busy_watts, prompts.watts)
+    quiet_watts, dip_watts = QUIET_RATIO * idle_watts, DIP_RATIO * busy_watts
     starts = sum(one.power_watts <= quiet_watts < two.power_watts for one, two in pairwise(ticks))
-    # The prompt that began after quiet is known if it was the only one. Of several, the long ones make most of the mean
-    # and are not done within their first tick: the mean by itself makes a day's idle energy 2 % too large.
-    surplus_joules = prompts.surplus_joules / max(1.0, prompts.started, starts) ** 2
-    powers = [0.0, *(tick.power_watts for tick in ticks), 0.0, 0.0]
+    count = max(1.0, prompts.started, starts)
+    surplus_joules = prompts.surplus_joules / count
+    inner = [tick.power_watts for tick in ticks]
+    powers = [inner[0], *inner, inner[-1], inner[-1]]
     total_seconds = 0.0
     for tick, before, watts, after, next_one in zip(
         ticks, powers, powers[1:], powers[2:], powers[3:], strict=False
@@ -120,22 +140,29 @@ def idle_seconds(
             total_seconds += seconds
             continue
         begins, ends = before <= quiet_watts, after <= quiet_watts
-        if begins or ends:
-            full_watts = max(before, after, busy_watts)
-        elif watts < DIP_RATIO * busy_watts:
-            full_watts = busy_watts
-        else:
+        if not (begins or ends or watts < dip_watts):
             continue
+        full_watts = max(before, after, busy_watts) if begins or ends else busy_watts
         idle_part = seconds * (full_watts - watts) / (full_watts - idle_watts)
-        if begins and surplus_joules > 0:
-            # All of the prompt was computed in this tick and decoding began, or it was computed to the tick's end.
-            full_watts = max(busy_watts, min(after, next_one))
-            decoding = (seconds * (full_watts - watts) + surplus_joules) / (full_watts - idle_watts)
-            computing_watts = max(prompt_watts, after)
-            computing = seconds * (computing_watts - watts) / (computing_watts - idle_watts)
-            idle_part = max(idle_part, min(decoding, computing))
+        if surplus_joules > 0 and (begins or not (ends or after < dip_watts)):
+            # Work begins here. All of the prompt was computed in this tick and decoding began, or a part of it.
+            full_watts = max(busy_watts, min(after, next_one)) if begins else busy_watts
+            none = seconds * (full_watts - watts) / (full_watts - idle_watts)
+            mean = surplus_joules / (full_watts - idle_watts)
+            computing_watts = max(busy_watts, prompts.watts, after)
+            most = seconds * (computing_watts - watts) / (computing_watts - idle_watts)
+            prompt_part = min(none + mean, most) if count <= 1 else none + _expected_least(mean, most - none)
+            idle_part = max(idle_part, prompt_part)
         total_seconds += min(max(0.0, idle_part), seconds)
     return total_seconds
+
+
+def _expected_least(mean: float, most: float) -> float:
+    """Return the mean of the lesser of `most` and of an exponentially distributed value with that mean, both >= 0.
+
+    Of several prompts it is not known which began when, and long ones make most of their mean.
+    """
+    return mean * -math.expm1(-most / mean) if mean > 0 and most > 0 else min(mean, most)
 
 
 def _idle_between_prompts(
