@@ -139,3 +139,41 @@ def test_ids_differ_by_when_and_where_they_began():
     other = Baseline.begun(replace(KEY, gpus=2), 1.0)
     assert len({one.id, two.id, other.id}) == 3
     assert one.id == Baseline.begun(KEY, 1.0).id
+
+
+def jumped(number: int, factor: float) -> BaselineWindow:
+    usual = window(number)
+    return replace(usual, work=replace(usual.work, prompt_tokens=factor * usual.work.prompt_tokens))
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e6, 1e8])
+def test_a_counter_that_jumps_teaches_nothing(factor: float):
+    """One minute in which prompts were counted that nobody had sent, and a baseline would be frozen with it."""
+    baseline = learned(400)
+    baseline.learn(
+        jumped(400, factor), fresh_seconds=10.0, learn_seconds=LEARN_SECONDS, now_timestamp_seconds=5000.0
+    )
+    for number in range(401, 800):
+        baseline.learn(
+            window(number), fresh_seconds=10.0, learn_seconds=LEARN_SECONDS, now_timestamp_seconds=5000.0
+        )
+    assert baseline.state == "frozen"
+    for number in (3, 50, 77):
+        expected = baseline.expected_joules(window(number))[Basis.ENGINE]
+        assert expected == pytest.approx(
+            learned(800).expected_joules(window(number))[Basis.ENGINE], rel=0.005
+        )
+    assert (
+        baseline.ranges["prompt_tokens_per_second"][1]
+        <= 1.01 * learned(800).ranges["prompt_tokens_per_second"][1]
+    )
+
+
+def test_a_baseline_that_began_with_somebody_elses_energy_goes_on_learning():
+    baseline = learned(366, worse=40.0)
+    for number in range(366, 1200):
+        baseline.learn(window(number), fresh_seconds=10.0, learn_seconds=1e9, now_timestamp_seconds=5000.0)
+    assert baseline.learning is not None
+    assert baseline.ranges != learned(366).ranges
+    expected = baseline.expected_joules(window(3))[Basis.ENGINE]
+    assert expected < 0.5 * learned(366, worse=40.0).expected_joules(window(3))[Basis.ENGINE]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from baseline_windows import KEY, USER, window
+from baseline_windows import IDLE_WATTS, KEY, USER, joules, window
 from test_baseline import learned
 
 from joulemeter.baseline import Basis
@@ -141,6 +141,44 @@ def test_other_models_steps_are_no_time_of_mine():
     assert (key.gpus, key.product, key.model) == (1, "H100", "llama")
     assert (mine.available_seconds, mine.holders, mine.energy_joules) == (10.0 - 3.75, 2, 800.0)
     assert found[OTHER][1].available_seconds == 10.0 - 1.25
+
+
+def shared(baselines: Baselines, windows: range, *, worse: float) -> dict[User, float]:
+    """Settle windows of two models on one GPU, and return what each took over what was expected of it."""
+    before = {series: replace(one) for series, one in baselines.comparisons.items()}
+    expected_before = {series: dict(one.expected_joules) for series, one in baselines.comparisons.items()}
+    for number in windows:
+        works = {USER: window(number).work, OTHER: window(3 * number + 1).work}
+        parts = [(user, Phase.IDLE, IDLE_WATTS * 5.0) for user in works]
+        parts += [
+            (user, Phase.DECODE, joules(work, 0.0, worse=worse if user == USER else 1.0))
+            for user, work in works.items()
+        ]
+        uses = dict.fromkeys(works, frozenset("G"))
+        baselines.settle({"G": gpu(*parts, busy_seconds=0.0)}, uses, works, 10.0 * number)
+    newest = {user: baseline.id for user, baseline, _ in baselines.followed()}
+    found = {}
+    for series, one in baselines.comparisons.items():
+        if newest[series[0]] == series[1]:
+            compared = one.compared_joules - (before[series].compared_joules if series in before else 0.0)
+            expected = one.expected_joules[Basis.ENGINE]
+            expected -= expected_before.get(series, {Basis.ENGINE: 0.0})[Basis.ENGINE]
+            found[series[0]] = compared / expected
+    return found
+
+
+def test_who_shares_a_gpu_is_asked_anew_once_a_baseline_is_replaced():
+    """Ratios to an old baseline are no ratios to the new one."""
+    baselines = Baselines(WEEK_SECONDS, lambda: 5000.0)
+    other_key = replace(KEY, model="qwen")
+    usual, neighbour = learned(800), learned(800)
+    baselines.adopt([usual, replace(neighbour, id="neighbour", key=other_key)], replace=True)
+    dearer = shared(baselines, range(1, 2000), worse=1.3)
+    assert dearer[USER] > 1.15
+    assert dearer[OTHER] == pytest.approx(1.0, abs=0.01)
+    baselines.adopt([replace(learned(800, worse=1.3), id="accepted")], replace=True)
+    after = shared(baselines, range(2000, 2040), worse=1.3)
+    assert after == {USER: pytest.approx(1.0, abs=0.005), OTHER: pytest.approx(1.0, abs=0.005)}
 
 
 def test_a_window_with_energy_missing_is_not_compared():

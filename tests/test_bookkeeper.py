@@ -75,6 +75,19 @@ def test_series_are_born_at_zero_and_their_first_energy_is_held():
     assert imbalance(node.books) < 1e-9
 
 
+def test_ever_new_models_do_not_hold_energy_for_ever():
+    """Adapters that are labelled as models: each is to be born at 0, and its GPU's energy must go on."""
+    terms = Terms(zero_hold_seconds=30, give_up_seconds=60)
+    node = Node(terms=terms)
+    server = node.serve("a", 0)
+    for number in range(30):
+        server.model = f"adapter-{number}"
+        node.run(10, generation=10)
+        assert node.books.gpus["GPU-0"].pending.energy_joules <= 200 * (terms.hold_most_seconds + 20)
+    assert node.attributed_joules("a") > 200 * 150
+    assert imbalance(node.books) < 1e-9
+
+
 def test_lost_tokens_are_born_at_zero_whatever_their_reason():
     node = Node()
     node.serve("a")

@@ -121,6 +121,26 @@ def test_counts_that_nobody_can_have_done_are_not_believed():
     assert estimator.estimate(A).amounts[1] < 1e8
 
 
+def test_what_was_learned_from_somebody_elses_energy_is_given_up():
+    """While a job that nobody watches draws the power, probes of one token seem to cost thousands of joules each."""
+    estimator = Estimator(ENGINE_JOULES)
+    for _ in range(180):
+        probe = EngineWork(1, 1, 8, 0, 0)
+        estimator.advance({A: probe}, 5700.0, duration_seconds=10.0, busy_watts=434.0)
+    assert estimator.estimate(A).joules_per_unit[0] > 1000 * SMALL[0]
+    learn(estimator, {A: SMALL}, 360)
+    assert estimator.estimate(A).joules_per_unit[:3] == pytest.approx(SMALL[:3], rel=0.1)
+
+
+def test_a_counter_that_jumps_again_and_again_is_followed_in_the_end():
+    estimator = Estimator(ENGINE_JOULES)
+    learn(estimator, {A: SMALL}, 60)
+    other = EngineWork(500, 5, 4e9, 20_000, 1e7)
+    for _ in range(60):
+        estimator.advance({A: other}, 5000.0, duration_seconds=10.0, busy_watts=434.0)
+    assert sum(estimator.estimate(A).joules(other)) == pytest.approx(5000.0, rel=0.1)
+
+
 def test_one_shape_of_traffic_leaves_the_phases_uncertain():
     estimator, alike = Estimator(ENGINE_JOULES), Estimator(ENGINE_JOULES)
     learn(estimator, {A: SMALL}, 360)

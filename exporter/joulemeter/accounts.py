@@ -44,6 +44,11 @@ class Terms:
         return self.give_up_seconds + self.zero_hold_seconds + 6 * WINDOW_SECONDS
 
     @property
+    def hold_most_seconds(self) -> float:
+        """How long energy is kept pending at most because ever more models are new on its GPU."""
+        return self.give_up_seconds + self.zero_hold_seconds
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Reasons for which energy can be unattributed under these terms."""
         return ("no_server", "server_unreachable", "meter_gap") + (

@@ -30,6 +30,10 @@ ROW_SECONDS: Final = 60.0
 USABLE_SECONDS: Final = 3600.0
 """A baseline is used, and marked as learning, once it has learned for so long."""
 USABLE_WORKED_SECONDS: Final = 120.0
+IMPLAUSIBLE_RATIO: Final = 2.0
+"""A row whose work should have taken so many times its energy was never done: a counter has jumped."""
+REFUSED_ROWS: Final = 10
+"""After so many in a row it is not a counter that has jumped: what was believed is wrong."""
 FROZEN_WORKED_SECONDS: Final = 3600.0
 """How much of its time the model must have worked: a week without a request says nothing of what one costs."""
 BATCHES: Final = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -146,6 +150,7 @@ class Learning:
     equations: dict[Basis, Equations]
     learned_seconds: float = 0.0
     worked_seconds: float = 0.0
+    _refused_rows: int = 0
     _sums: dict[Basis, list[float]] = field(default_factory=dict)
     _joules: float = 0.0
     _seconds: float = 0.0
@@ -156,8 +161,13 @@ class Learning:
         """Return the state of one that has learned nothing."""
         return cls({basis: Equations.empty(len(names)) for basis, names in NAMES.items()})
 
-    def take(self, window: BaselineWindow) -> Load | None:
-        """Take in a window; the load of the row that it completes, if it does."""
+    def take(self, window: BaselineWindow, believed: Row | None) -> Load | None:
+        """Take in a window, and return the load of the row that it completes, if that is to be believed.
+
+        Args:
+            window: what was measured and done.
+            believed: coefficients by engine work, once there are some.
+        """
         for basis, row in rows(window).items():
             sums = self._sums.get(basis) or [0.0] * len(row)
             self._sums[basis] = [one + other for one, other in zip(sums, row, strict=True)]
@@ -166,12 +176,21 @@ class Learning:
         self._load = self._load.plus(window.load)
         if self._seconds < ROW_SECONDS:
             return None
-        load = self._load
-        if self._joules > 0:
-            for basis, equations in self.equations.items():
-                equations.add(self._sums[basis], self._joules)
+        sums_by_basis, joules, load = self._sums, self._joules, self._load
         self._sums, self._joules, self._seconds, self._load = {}, 0.0, 0.0, Load()
+        if believed is not None and self._refuses(
+            sum(map(mul, believed, sums_by_basis[Basis.ENGINE])), joules
+        ):
+            return None
+        if joules > 0:
+            for basis, equations in self.equations.items():
+                equations.add(sums_by_basis[basis], joules)
         return load
+
+    def _refuses(self, expected_joules: float, joules: float) -> bool:
+        implausible = expected_joules > IMPLAUSIBLE_RATIO * joules
+        self._refused_rows = self._refused_rows + 1 if implausible else 0
+        return 0 < self._refused_rows <= REFUSED_ROWS
 
 
 @dataclass(slots=True)
@@ -241,7 +260,7 @@ class Baseline:
             return
         learning.learned_seconds += fresh_seconds
         learning.worked_seconds += window.duration_seconds if window.work.any else 0.0
-        row = learning.take(window)
+        row = learning.take(window, self.coefficients.get(Basis.ENGINE))
         if row is None:
             return
         self.ranges = widened(self.ranges, row)

@@ -115,7 +115,8 @@ class Baselines:
         self._baselines: dict[BaselineKey, Baseline] = {}
         self._covered_until_seconds: dict[BaselineKey, float] = {}
         self._followers: dict[User, _Follower] = {}
-        self._sharings: dict[tuple[User, ...], Sharing] = {}
+        self._sharings: dict[tuple[tuple[User, str], ...], Sharing] = {}
+        """By the models and the baselines that their ratios are to."""
         self.comparisons: dict[tuple[User, str], Comparison] = {}
 
     # ------------------------------------------------------------------------------------------ by window
@@ -187,7 +188,8 @@ class Baselines:
         baselines = [self._baseline(windows[user][0]) for user in users]
         if not all(one.usable for one in baselines):
             return windows, {}
-        sharing = self._sharings.setdefault(users, Sharing(len(users)))
+        series = tuple((user, one.id) for user, one in zip(users, baselines, strict=True))
+        sharing = self._sharings.setdefault(series, Sharing(len(users)))
         old = [windows[user][1] for user in users]
         total = math.fsum(window.energy_joules for window in old)
         shares = [one.share(window) for one, window in zip(baselines, old, strict=True)]
@@ -213,7 +215,9 @@ class Baselines:
             self._covered_until_seconds.pop(gone.key, None)
             if not self._baseline(gone.key).usable:
                 del self._baselines[gone.key]
-        self._sharings = {users: one for users, one in self._sharings.items() if user not in users}
+        self._sharings = {
+            key: one for key, one in self._sharings.items() if all(other != user for other, _ in key)
+        }
         for series in [series for series in self.comparisons if series[0] == user]:
             del self.comparisons[series]
 
@@ -223,6 +227,7 @@ class Baselines:
         for series, comparison in list(self.comparisons.items()):
             if series not in current and now_seconds - comparison.advanced_at_seconds > ttl_seconds:
                 del self.comparisons[series]
+        self._sharings = {key: one for key, one in self._sharings.items() if current.issuperset(key)}
 
     def followed(self) -> Iterator[tuple[User, Baseline, bool | None]]:
         """Yield each model with its baseline, and whether that has seen the present load (None: not usable)."""

@@ -156,7 +156,8 @@ class Bookkeeper:
         holds = [self.servers[name].hold_until_seconds for name in heard] + [
             a.hold_until_seconds for a in gpus
         ]
-        if now_seconds < max(holds):
+        waiting_seconds = now_seconds - min(account.settled_until_seconds for account in gpus)
+        if now_seconds < max(holds) and waiting_seconds < self._terms.hold_most_seconds:
             return
         limit = min(
             *(self.servers[name].heard_at_seconds for name in heard),

@@ -39,6 +39,8 @@ OUTLIER_DEVIATIONS: Final = 2.5
 """Beyond this a window counts less (Huber)."""
 IMPLAUSIBLE_RATIO: Final = 1000.0
 """Work that should have taken so many times the measured energy was never done: a counter has jumped."""
+REFUSED_WINDOWS: Final = 6
+"""After so many in a row it is not a counter that has jumped: what was believed is wrong, and learned anew."""
 EAGER_WINDOWS: Final = 12
 SOLVE_EVERY_WINDOWS: Final = 6
 KNOWN_RATIO: Final = 0.3
@@ -99,6 +101,8 @@ class _Group:
     """Models that had work in the same windows: how many windows, and how far off they were."""
 
     windows: int = 0
+    refused: int = 0
+    """Windows in a row that were not believed."""
     recent_error: float = 1.0
     usual_error: float = 1.0
     """Mean squares, in units of what is expected; one wild window does not count for many."""
@@ -179,11 +183,14 @@ class Estimator:
             for number, amount in enumerate(work.amounts)
             if amount > 0
         }
-        expected_joules = sum(amount * self._solution[key] for key, amount in row.items())
-        if expected_joules > IMPLAUSIBLE_RATIO * active_joules:
-            return
         users = frozenset(works)
+        expected_joules = self._expected_joules(row)
+        if expected_joules > IMPLAUSIBLE_RATIO * active_joules:
+            if self._refused(users):
+                return
+            expected_joules = self._expected_joules(row)
         group = self._groups.setdefault(users, _Group())
+        group.refused = 0
         kept = 0.5 ** (group.speed * duration_seconds / self._half_life_seconds)
         for user, work in works.items():
             self._fade(user, kept**0.5)
@@ -211,6 +218,20 @@ class Estimator:
         self._groups = {users: group for users, group in self._groups.items() if user not in users}
 
     # ------------------------------------------------------------------------------------------ equations
+
+    def _expected_joules(self, row: Mapping[Key, float]) -> float:
+        return sum(amount * self._solution[key] for key, amount in row.items())
+
+    def _refused(self, users: frozenset[User]) -> bool:
+        """Whether a window that cannot be is left out; after many in a row, what was learned is, and False returned."""
+        group = self._groups.setdefault(users, _Group())
+        group.refused += 1
+        if group.refused <= REFUSED_WINDOWS:
+            return True
+        for user in users:
+            self.forget(user)
+            self._open(user)
+        return False
 
     def _open(self, user: User) -> None:
         self._estimates[user] = Estimate(self._prior)
@@ -254,7 +275,10 @@ class Estimator:
             for other, entry in self._normal[key].items():
                 self._gradient[other] -= entry * (new - old)
         self._solution.update(zip(keys, found, strict=True))
-        uncertainties = self._uncertainties(users, normal, found)
+        try:
+            uncertainties = self._uncertainties(users, normal, found)
+        except ValueError:  # rounding: amounts of ten orders of magnitude
+            uncertainties = [{} for _ in users]
         size = len(self._prior)
         for index, (user, ratios) in enumerate(zip(users, uncertainties, strict=True)):
             places = slice(index * size, (index + 1) * size)
