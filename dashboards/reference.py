@@ -90,6 +90,7 @@ def _label_values() -> str:
         ("reason", catalog.REFUSED_PAGES, catalog.REFUSAL_REASONS),
         ("method", catalog.SERVER_INFO, catalog.METHODS),
         ("split", catalog.SERVER_INFO, catalog.SPLITS),
+        ("steps", catalog.SERVER_INFO, catalog.STEPS),
         ("basis", catalog.MODEL_EXPECTED_ENERGY, catalog.BASES),
         ("state", catalog.MODEL_BASELINE_INFO, catalog.BASELINE_STATES),
         ("kind", catalog.SOURCE_UP, catalog.SOURCE_KINDS),

@@ -35,7 +35,7 @@ def about(zone: str, product: str) -> list[tuple[catalog.Metric, tuple[str, ...]
     return [
         (catalog.GRID_INFO, (zone, *origin), 1.0),
         *((catalog.GRID_QUALITY, (zone, one), float(one == "measured")) for one in catalog.GRID_QUALITIES),
-        (catalog.SERVER_INFO, (*served, "vllm", "0.32.0", "exclusive", "measured", product), 1.0),
+        (catalog.SERVER_INFO, (*served, "vllm", "0.32.0", "exclusive", "measured", "counted", product), 1.0),
         (catalog.GPU_INFO, ("0", "GPU-a", product, "580.95.05", "counter"), 1.0),
         (catalog.PUE, (), 1.2),
         (catalog.SIMULATED, (), 0.0),

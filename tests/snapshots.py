@@ -69,13 +69,16 @@ class Known(Attributor):
 
     def insight(self, user: User) -> Insight:
         if user == STRANGER:
-            return Insight("measured")
+            return Insight("measured", steps="timed")
+        if user == UNSPLIT:
+            return Insight("prior", steps="guessed")
         if user != EXACT:
             return super().insight(user)
         return Insight(
             "estimated",
             {Phase.PREFILL: 0.03125, Phase.DECODE: 0.078125},
             {Phase.PREFILL: 0.125, Phase.DECODE: 0.0625},
+            "counted",
         )
 
 

@@ -196,3 +196,22 @@ def test_where_only_the_end_of_requests_tells_nothing_is_learned_while_some_run_
         attributor.attribute({"GPU-0": Measured(BOARD, 5000.0, 10.0)}, {A: use})
         learned.append(attributor.engine_joules(A) != ENGINE_JOULES)
     assert learned.index(True) + 1 == windows
+
+
+@pytest.mark.parametrize(
+    ("work", "source"),
+    [
+        (Work(generation_tokens=500, steps=100), "counted"),
+        (Work(generation_tokens=500, inter_token_seconds=4.0, timed_steps=100, running_seconds=9), "timed"),
+        (Work(generation_tokens=500, running_seconds=9), "guessed"),
+    ],
+)
+def test_it_says_where_the_steps_come_from(work: Work, source: str):
+    attributor = Attributor()
+    assert attributor.insight(A).steps == "none"
+    attributor.attribute({"GPU-0": Measured(BOARD, 5000.0, 10.0)}, {A: Used(work, ON)})
+    assert attributor.insight(A).steps == source
+    attributor.attribute({"GPU-0": Measured(BOARD, 1200.0, 10.0)}, {A: Used(Work(), ON)})
+    assert attributor.insight(A).steps == source
+    attributor.forget(A)
+    assert attributor.insight(A).steps == "none"

@@ -12,7 +12,14 @@ from typing import Literal
 from joulemeter.attribution import GpuWindow, Use, split
 from joulemeter.boards import Boards, Drawn
 from joulemeter.context_length import ContextLength
-from joulemeter.engine_work import EngineWork, engine_work, phase_seconds, started_requests
+from joulemeter.engine_work import (
+    EngineWork,
+    StepSource,
+    engine_work,
+    phase_seconds,
+    started_requests,
+    step_source,
+)
 from joulemeter.equations import Equation, Equations, Prompts
 from joulemeter.estimator import Estimator
 from joulemeter.model import Gpu, Phase, User
@@ -36,6 +43,8 @@ class Attributed:
 class Insight:
     """What is known of a model: where the split of its phases comes from, and how sure it is.
 
+    `steps` is where the engine's steps come from: the server's own count, the time between its tokens, or a guess from
+    the requests that ran; none before it generated anything.
     Joules per token are marginal: of one more computed prompt token, and of one more generated token in a batch that
     runs anyway. Uncertainties are posterior standard deviations over values.
     """
@@ -43,6 +52,7 @@ class Insight:
     split: Literal["measured", "estimated", "prior"]
     joules_per_token: Mapping[Phase, float] = field(default_factory=dict)
     uncertainty_ratio: Mapping[Phase, float] = field(default_factory=dict)
+    steps: StepSource = "none"
 
 
 class Attributor:
@@ -63,6 +73,7 @@ class Attributor:
         self._engines = Estimator(engine_joules)
         self._equations = Equations()
         self._contexts: dict[User, ContextLength] = {}
+        self._steps: dict[User, StepSource] = {}
         self._phases = Estimator(PHASE_WATTS)
         """What each phase draws, where an engine measures how long each took."""
 
@@ -75,9 +86,11 @@ class Attributor:
             _, prompt, per_decoded, per_read = estimate.joules_per_unit
             context_tokens = reads / decoded if decoded > 0 else 0.0
             per_token = {Phase.PREFILL: prompt, Phase.DECODE: per_decoded + per_read * context_tokens}
+        steps = self._steps.get(user, "none")
         if measured.amounts:
-            return Insight("measured", per_token, measured.uncertainty_ratio)
-        return Insight("estimated" if estimate.known else "prior", per_token, estimate.uncertainty_ratio)
+            return Insight("measured", per_token, measured.uncertainty_ratio, steps)
+        split: Literal["estimated", "prior"] = "estimated" if estimate.known else "prior"
+        return Insight(split, per_token, estimate.uncertainty_ratio, steps)
 
     def engine_joules(self, user: User) -> tuple[float, ...]:
         """Return what a step, a prompt token, a decoded token and a token of context read are held to cost a model."""
@@ -87,6 +100,7 @@ class Attributor:
         """Drop a model that is long gone."""
         self._equations.forget(user)
         self._contexts.pop(user, None)
+        self._steps.pop(user, None)
         self._engines.forget(user)
         self._phases.forget(user)
 
@@ -124,6 +138,8 @@ class Attributor:
         prompt_joules: float,
     ) -> EngineWork:
         use = uses[user]
+        if use.work.generation_tokens > 0:
+            self._steps[user] = step_source(use.work)
         uuids = sorted(use.gpus & measured.keys())
         if not uuids:
             return EngineWork()

@@ -37,6 +37,7 @@ METHODS: Final = ("exclusive", "shared")
 BASES: Final = ("engine", "load")
 BASELINE_STATES: Final = ("learning", "frozen")
 SPLITS: Final = ("measured", "estimated", "prior", "none")
+STEPS: Final = ("counted", "timed", "guessed", "none")
 SOURCE_KINDS: Final = ("meter", "gpu", "server", "grid", "kubernetes")
 GRID_OUTCOMES: Final = ("ok", "auth", "rate_limited", "no_data", "invalid", "error")
 GRID_SIGNALS: Final = ("average", "marginal")
@@ -319,7 +320,7 @@ SERVER_INFO = Metric(
     "joulemeter_server_info",
     "gauge",
     "1; how this server's energy is attributed, and on what hardware.",
-    (*SERVED, "dialect", "version", "method", "split", "product"),
+    (*SERVED, "dialect", "version", "method", "split", "steps", "product"),
 )
 SERVER_GPU_INFO = Metric(
     "joulemeter_server_gpu_info", "gauge", "1; this server uses this GPU.", (*SERVED, *GPU)

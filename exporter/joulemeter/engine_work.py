@@ -7,9 +7,11 @@ models). Over a window it is therefore linear in the five sums here, whatever th
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from joulemeter.work import Work
+
+StepSource = Literal["counted", "timed", "guessed", "none"]
 
 
 class Effort(Protocol):
@@ -138,8 +140,15 @@ def engine_work(
         prompt_tokens,
         decoded,
         decoded * context_tokens,
-        guessed=work.steps is None and work.inter_token_seconds is None,
+        guessed=step_source(work) == "guessed",
     )
+
+
+def step_source(work: Work) -> StepSource:
+    """Return where the number of an engine's steps comes from."""
+    if work.steps is not None:
+        return "counted"
+    return "guessed" if work.inter_token_seconds is None else "timed"
 
 
 def started_requests(work: Work) -> float:

@@ -234,7 +234,8 @@ def _servers(books: Bookkeeper, around: Surroundings) -> Iterator[Row]:
             insight = books.attributor.insight(User(name, model))
             split = (insight.split if account.has_phases else UNSPLIT) if gpus else ""
             method = _method(books, name, account) if gpus else ""
-            yield catalog.SERVER_INFO, (*served, state.dialect, state.version, method, split, product), 1
+            how = (state.dialect, state.version, method, split, insight.steps, product)
+            yield catalog.SERVER_INFO, (*served, *how), 1
             for gpu in gpus:
                 yield catalog.SERVER_GPU_INFO, (*served, *_gpu(gpu)), 1
             running = account.history.running(model)
