@@ -215,3 +215,18 @@ def test_it_says_where_the_steps_come_from(work: Work, source: str):
     assert attributor.insight(A).steps == source
     attributor.forget(A)
     assert attributor.insight(A).steps == "none"
+
+
+def test_idle_draw_follows_the_models_that_are_loaded():
+    attributor = Attributor()
+
+    def idle_joules(watts: float, uses: dict[User, Used]) -> float:
+        ticks = (*[Tick(0.1, watts)] * 50, *[Tick(0.1, 500.0)] * 50)
+        window = Measured(BOARD, 5 * watts + 5 * 500.0, 10.0, ticks)
+        parts = attributor.attribute({"GPU-0": window}, uses).parts["GPU-0"]
+        return math.fsum(joules for (_, phase), joules in parts.items() if phase is Phase.IDLE)
+
+    for _ in range(60):
+        assert idle_joules(120.0, {A: Used(decoding(300), ON)}) == pytest.approx(600, rel=0.01)
+    both = {A: Used(decoding(300), ON), B: Used(Work(), ON)}
+    assert idle_joules(150.0, both) == pytest.approx(750, rel=0.01)

@@ -85,6 +85,15 @@ def test_one_odd_window_does_not_move_the_idle_draw():
     assert draw.advance(ticks(*[20] * 10), IDLE, BUSY) == 150
 
 
+def test_the_idle_draw_is_another_once_other_models_are_loaded():
+    draw = IdleDraw()
+    for _ in range(40):
+        draw.advance(ticks(*[120] * 10), IDLE, BUSY)
+    draw.change()
+    assert draw.advance(ticks(*[450] * 100), IDLE, BUSY) == 120
+    assert draw.advance(ticks(*[150] * 10), IDLE, BUSY) == 150
+
+
 def test_the_busy_floor_is_learned_amid_busy_ticks_and_never_absurdly_low():
     assert BusyFloor().advance(ticks(*[120] * 100), IDLE, BUSY) == BUSY
     assert BusyFloor().advance(ticks(120, *[300] * 20, 120), IDLE, BUSY) == 300

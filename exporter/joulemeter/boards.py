@@ -27,6 +27,7 @@ class Drawn:
 
 @dataclass(slots=True)
 class _Board:
+    loaded: frozenset[User] = frozenset()
     idle: IdleDraw = field(default_factory=IdleDraw)
     floor: BusyFloor = field(default_factory=BusyFloor)
 
@@ -48,6 +49,10 @@ class Boards:
         """
         board = self._boards.setdefault(window.gpu.uuid, _Board())
         expected = self._expected(window.gpu)
+        loaded = frozenset(user for user, use in uses.items() if use.loaded)
+        if loaded != board.loaded:
+            board.loaded = loaded
+            board.idle.change()
         started = {user: started_requests(use.work) for user, use in uses.items()}
         decoded = sum(max(0.0, use.work.generation_tokens - started[user]) for user, use in uses.items())
         alone = decoded < SHORT_REPLY_TOKENS * sum(started.values())

@@ -44,6 +44,10 @@ class IdleDraw:
         self._plateaus_watts: deque[float] = deque(maxlen=KEPT_WINDOWS)
         self._watts: float | None = None
 
+    def change(self) -> None:
+        """Say that other models are loaded: what was learned stands only until the next plateau."""
+        self._plateaus_watts.clear()
+
     def advance(self, ticks: Sequence[Tick], idle_watts: float, busy_watts: float) -> float:
         """Take in a window's ticks, and return the idle draw in watts; the two levels are the prior's."""
         powers = sorted(tick.power_watts for tick in ticks)
