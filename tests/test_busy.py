@@ -112,6 +112,14 @@ def test_the_busy_floor_is_not_the_mean_of_short_requests():
     assert watts == pytest.approx(459, rel=0.02)
 
 
+def test_a_window_of_small_batches_after_an_hour_of_large_ones_shows_its_own_floor():
+    floor = BusyFloor()
+    for _ in range(60):
+        floor.advance(ticks(*[600] * 100), IDLE, BUSY)
+    assert floor.advance(ticks(*[500] * 100), IDLE, BUSY) == 500
+    assert floor.advance(ticks(*[650] * 100), IDLE, BUSY) == 600
+
+
 def test_what_lies_beyond_the_ticks_is_like_the_outermost():
     """Windows cut busy time anywhere: their edges are no beginnings and no ends."""
     assert idle_seconds(ticks(480, 500, 500, 480), IDLE, BUSY) == 0

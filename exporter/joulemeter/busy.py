@@ -6,7 +6,7 @@ second, miss short requests; a window's mean power hides idle ticks behind busy 
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -63,7 +63,8 @@ class BusyFloor:
 
     Amid short requests most ticks are idle for a part of them, and draw anything between the two levels; only those
     that are busy all through are alike. Of so many the lower tenth counts, of the last ones of these the lower
-    quarter: more requests in a batch draw more.
+    quarter: more requests in a batch draw more. After an hour of large batches that is too much for a window of small
+    ones, which shows its own.
     """
 
     def __init__(self) -> None:
@@ -74,15 +75,22 @@ class BusyFloor:
     def advance(self, ticks: Sequence[Tick], idle_watts: float, busy_watts: float) -> float:
         """Take in a window's ticks, and return the floor in watts; `busy_watts` is the prior's."""
         powers = [tick.power_watts for tick in ticks]
-        steady = self._steady_watts
-        steady += [
-            powers[i] for i in range(2, len(powers) - 2) if _is_steady(powers[i - 2 : i + 3], idle_watts)
-        ]
-        if len(steady) >= PLATEAU_TICKS:
-            self._lows_watts.append(sorted(steady)[len(steady) // 10])
-            self._watts = sorted(self._lows_watts)[len(self._lows_watts) // 4]
-            steady.clear()
-        return busy_watts if self._watts is None else max(self._watts, LOWEST_FLOOR_RATIO * busy_watts)
+        own = [powers[i] for i in range(2, len(powers) - 2) if _is_steady(powers[i - 2 : i + 3], idle_watts)]
+        self._steady_watts += own
+        if len(self._steady_watts) >= PLATEAU_TICKS:
+            self._lows_watts.append(_low(self._steady_watts, 10))
+            self._watts = _low(self._lows_watts, 4)
+            self._steady_watts.clear()
+        if self._watts is None:
+            return busy_watts
+        floor_watts = min(self._watts, _low(own, 4)) if len(own) >= PLATEAU_TICKS else self._watts
+        return max(floor_watts, LOWEST_FLOOR_RATIO * busy_watts)
+
+
+def _low(watts: Iterable[float], parts: int) -> float:
+    """Return what one in so many is below."""
+    ordered = sorted(watts)
+    return ordered[len(ordered) // parts]
 
 
 def _is_steady(watts: Sequence[float], idle_watts: float) -> bool:
