@@ -9,13 +9,14 @@ from benchmarks.truth import cases
 from benchmarks.truth.books import AT_FINISH, LLAMACPP, SGLANG
 from benchmarks.truth.measure import TEN_MINUTES_SECONDS, Case, begun_at, errors, misses
 from benchmarks.truth.methods import WRONG_PRIORS, wrong_prior
+from benchmarks.truth.more_scenarios import MORE_SCENARIOS
 from benchmarks.truth.scenarios import SCENARIOS
 
 SEED = 2
 
 
 def scenario(name: str, hours: float, from_hour: float):
-    return begun_at(SCENARIOS[name](hours * 3600.0, SEED), from_hour)
+    return begun_at({**SCENARIOS, **MORE_SCENARIOS}[name](hours * 3600.0, SEED), from_hour)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,8 @@ def scenario(name: str, hours: float, from_hour: float):
         ("request_a_minute", 4, 2),
         ("two_models", 8, 2),
         ("long_bursts", 6, 8),
+        ("short_chats", 6, 4),
+        ("round_the_clock", 3, 0),
     ],
 )
 def test_the_split_is_as_right_as_we_say(name, hours, from_hour):

@@ -19,6 +19,8 @@ WRONG_PRIOR: Final = {"prefill": 0.15, "decode": 0.02, "work": 0.02, "all": 0.02
 WANTED: Final[Mapping[str, Mapping[str, float]]] = {
     "chat_day": DAY_OF_CHAT,
     "tensor_parallel": DAY_OF_CHAT,
+    "short_chats": DAY_OF_CHAT,
+    "round_the_clock": DAY_OF_CHAT,
     "request_a_minute": LOW_TRAFFIC,
     "long_bursts": LONG_PROMPTS,
     **dict.fromkeys(("two_models", "three_models", "shared_pair", "late_server"), SHARED),

@@ -17,7 +17,7 @@ from benchmarks.truth.scenarios import (
     TINY,
     chat_day,
 )
-from benchmarks.truth.traffic import Kind, Traffic
+from benchmarks.truth.traffic import Kind, Load, Traffic
 from joulemeter.simulation.pairs import MODELS
 from joulemeter.simulation.physics import Coefficients
 
@@ -112,11 +112,22 @@ def code_completion(seconds: float = HOURS, seed: int = 0) -> Scenario:
     return served(QWEN_30B_A3B, Traffic(replace(DAY, peak=5.0), kinds), seconds, seed=seed)
 
 
+def short_chats(seconds: float = HOURS, seed: int = 0) -> Scenario:
+    """A day of chats with answers of thirty tokens."""
+    return served(LLAMA_8B, Traffic(replace(DAY, peak=8.0), (Kind(200, 30),)), seconds, seed=seed)
+
+
+def round_the_clock(seconds: float = HOURS, seed: int = 0) -> Scenario:
+    """Three short answers a second, day and night: hardly a tick of the counter is idle, or busy, all through."""
+    return served(LLAMA_8B, Traffic(Load(3.0), (Kind(400, 30),)), seconds, seed=seed)
+
+
 MORE_SCENARIOS: Final[Mapping[str, Callable[..., Scenario]]] = MappingProxyType(
     {
         build.__name__: build
         for build in (
             *(three_models, late_server, model_swap, power_cap, batch_limit, shared_pair, code_completion),
+            *(short_chats, round_the_clock),
         )
     }
 )
