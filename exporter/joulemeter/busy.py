@@ -157,24 +157,26 @@ def idle_seconds(
         full_watts = max(before, after, busy_watts) if begins or ends else busy_watts
         idle_part = seconds * (full_watts - watts) / (full_watts - idle_watts)
         if surplus_joules > 0 and (begins or not (ends or after < dip_watts)):
-            # Work begins here. All of the prompt was computed in this tick and decoding began, or a part of it.
             full_watts = max(busy_watts, min(after, next_one)) if begins else busy_watts
             none = seconds * (full_watts - watts) / (full_watts - idle_watts)
             mean = surplus_joules / (full_watts - idle_watts)
             computing_watts = max(busy_watts, prompts.watts, after)
             most = seconds * (computing_watts - watts) / (computing_watts - idle_watts)
-            prompt_part = min(none + mean, most) if count <= 1 else none + _expected_least(mean, most - none)
-            idle_part = max(idle_part, prompt_part)
+            idle_part = max(idle_part, none + _hidden_seconds(mean, most - none, known=count <= 1))
         total_seconds += min(max(0.0, idle_part), seconds)
     return total_seconds
 
 
-def _expected_least(mean: float, most: float) -> float:
-    """Return the mean of the lesser of `most` and of an exponentially distributed value with that mean, both >= 0.
+def _hidden_seconds(mean: float, most: float, *, known: bool) -> float:
+    """Return how much idle time the prompt hides with which a tick's work began.
 
-    Of several prompts it is not known which began when, and long ones make most of their mean.
+    All of it was computed in the tick, and its surplus hides so much in the `mean`, or a part of it, which hides the
+    `most`. Of several prompts it is not `known` which one began, and long ones make most of their mean: it is the mean
+    of the lesser of the two, with prompts exponentially distributed.
     """
-    return mean * -math.expm1(-most / mean) if mean > 0 and most > 0 else min(mean, most)
+    if known or mean <= 0 or most <= 0:
+        return min(mean, most)
+    return mean * -math.expm1(-most / mean)
 
 
 def _idle_between_prompts(
