@@ -78,7 +78,7 @@ MAY_TOUCH = {  # tables that are part of a package
 LAYERS = (
     {"model", "errors", "catalog", "histogram", "least_squares", "settings", "schedule"},  # shared
     {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
-    {"dialects", "lengths", "pacing", "work", "late_counters", "history"},  # observe
+    {"dialects", "lengths", "pacing", "work", "cache_hits", "late_counters", "history"},  # observe
     {
         "ownership",
         "priors",

@@ -1,6 +1,7 @@
 """Observations to work: per model, interpolated, and with late counters laid over the time they belong to."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -68,6 +69,90 @@ def test_cache_hits_counted_at_admission_never_make_computed_tokens_fall():
     assert computed == [0, 1000, 1000, 1200]
 
 
+def with_cached(prompts: float, hits: float) -> Page:
+    """A server whose prompts counter holds cache hits."""
+    page = Page().add(Role.PROMPT_WITH_CACHED, prompts, Moves.FIRST_TOKEN, series="prompts")
+    return page.add(Role.CACHED_PROMPT, hits, Moves.ADMISSION, series="hits")
+
+
+def computed(prompts: float, hits: float) -> Page:
+    """The release after it, with a counter of its own for what was computed."""
+    page = Page().add(Role.PROMPT, prompts - hits, Moves.FIRST_TOKEN, series="computed")
+    return page.add(Role.CACHED_PROMPT, hits, Moves.FIRST_TOKEN, series="cached")
+
+
+def rollout(ways: list[Callable[[float, float], Page]], *, tells_start: bool) -> list[float]:
+    """Computed prompt tokens published while one process after another counts ten seconds of 1,000, 600 from the cache.
+
+    A request is always admitted and not yet computed: its hits are counted a page before its prompt.
+    """
+    server, published = history(), []
+    for number, way in enumerate(ways):
+        for second in range(11):
+            page = way(1000 * second, 600 * (second + 1) if way is with_cached else 600 * second)
+            seen = page.at(100 * number + second)
+            if tells_start:
+                seen = replace(seen, page=replace(seen.page, start_time_seconds=float(number)))
+            server.observe(seen, default_model="?")
+            published.append(server.at(1e9)["m"].prompt_tokens)
+    assert published == sorted(published)
+    return published[10::11]
+
+
+@pytest.mark.parametrize("tells_start", [True, False])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [with_cached, computed, computed],
+        [computed, with_cached, with_cached],
+        [with_cached, computed, with_cached],
+        [with_cached] * 3,
+    ],
+    ids=["upgrade", "downgrade", "there and back", "restarts"],
+)
+def test_another_process_behind_the_url_owes_nothing_for_cache_hits_of_the_last_one(ways, tells_start):
+    """Each process has computed 4,000 tokens; one prompt of it, admitted and not computed, hides 600 of them."""
+    after = rollout(ways, tells_start=tells_start)
+    grown = [second - first for first, second in pairwise([0.0, *after])]
+    assert grown == [pytest.approx(4000, abs=600)] * 3
+
+
+@pytest.mark.parametrize("tells_start", [True, False])
+@pytest.mark.parametrize("way", [with_cached, computed])
+def test_hits_whose_prompts_died_with_the_process_are_not_taken_out_of_the_next_ones(way, tells_start):
+    """5,000 hits were admitted and never computed; the next process counts 900 tokens, 500 of them hits."""
+    server = history()
+    pages = [with_cached(0, 0), with_cached(0, 5000), way(0, 0), way(900, 500)]
+    for at, page in enumerate(pages):
+        seen = page.at(at)
+        if tells_start:
+            seen = replace(seen, page=replace(seen.page, start_time_seconds=float(at // 2)))
+        server.observe(seen, default_model="?")
+    assert server.at(9)["m"].prompt_tokens == 400
+
+
+@given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(0, 2)), min_size=1))
+def test_over_a_process_computed_tokens_are_prompts_less_hits_however_late_either_is_counted(
+    requests: list[tuple[int, int, int]],
+):
+    server, prompts, hits, pages = history(), 0, 0, [(0, 0)]
+    for fresh, cached, order in requests:
+        if order != 1:  # 0: hits first; 1: prompts first; 2: at once
+            hits += cached
+        if order != 0:
+            prompts += fresh + cached
+        pages.append((prompts, hits))
+        prompts += fresh + cached if order == 0 else 0
+        hits += cached if order == 1 else 0
+        pages.append((prompts, hits))
+    published = []
+    for at, (prompts, hits) in enumerate(pages):
+        server.observe(with_cached(prompts, hits).at(at), default_model="?")
+        published.append(server.at(at)["m"].prompt_tokens)
+    assert published == sorted(published)
+    assert published[-1] == max(prompts - hits for prompts, hits in pages)
+
+
 def test_steps_are_known_from_the_first_window_on():
     assert (Work(steps=5.0) - Work()).steps == 5
     assert Work().interpolated(Work(steps=4.0), 0.5).steps == 2
@@ -116,6 +201,32 @@ def test_steps_times_running_requests_are_a_live_count():
         totals.append(server.at(second)["m"].generation_tokens)
     assert totals[10] == pytest.approx(2000, rel=0.1)
     assert totals[-1] == 4000
+
+
+@pytest.mark.parametrize("role", [Role.GENERATION, Role.PROMPT])
+def test_another_kind_of_server_behind_the_url_never_makes_a_total_fall(role):
+    """Its counter moves with the work, then at a request's end by a live count, then by none, then with the work."""
+    server, published = history(), []
+    for at in range(40):
+        kind, tokens = at // 10, 1000 * (at % 10)
+        page = Page().add(role, tokens, Moves.STEP if kind in (0, 3) else Moves.FINISH, series=f"of {kind}")
+        if kind == 1:
+            page.add(Role.LIVE_GENERATION, tokens)
+        server.observe(page.add(Role.RUNNING, 1 if at % 10 < 9 else 0, None).at(at), default_model="?")
+        work = server.at(at)["m"]
+        published.append(work.generation_tokens + work.prompt_tokens)
+    assert published == sorted(published)
+    assert published[9::10] == [pytest.approx(9000 * kind) for kind in (1, 2, 3, 4)]
+
+
+def test_a_live_count_is_held_against_the_requests_that_run_on_pages_without_an_idle_one():
+    """Ten requests of 100 tokens end every second, and 5 % more are counted live, for three hours without a pause."""
+    server = history()
+    for at in range(3 * 3600):
+        page = Page().add(Role.GENERATION, 1000 * at, Moves.FINISH).add(Role.LIVE_GENERATION, 1050 * at)
+        page.add(Role.REQUESTS, 10 * at, Moves.FINISH).add(Role.RUNNING, 20, None)
+        server.observe(page.at(at), default_model="?")
+        assert 1000 * at <= server.at(at)["m"].generation_tokens <= 1000 * at + 20 * 100 * 2
 
 
 def test_a_server_without_models_on_its_page_serves_the_default_model():

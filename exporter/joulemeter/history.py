@@ -9,15 +9,13 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 
+from joulemeter.cache_hits import CacheHits, Restarts
 from joulemeter.counters import SeriesCounters
-from joulemeter.late_counters import Arrivals, Spread, by_running_seconds
+from joulemeter.late_counters import Arrivals, LiveSpread, Spread, by_running_seconds
 from joulemeter.lengths import FinishedRequests
 from joulemeter.model import GAUGES, Moves, Observation, Role
 from joulemeter.pacing import Interval, Timing
 from joulemeter.work import Work
-
-PRIOR_LIVE_TOKENS = 1000.0
-"""A live count is taken at its word until this many tokens say how far it is off."""
 
 
 @dataclass(slots=True)
@@ -25,23 +23,14 @@ class _ModelState:
     """One model's running totals at the latest page."""
 
     work: Work = field(default_factory=Work)
-    prompt_tokens: float = 0.0
-    with_cached_tokens: float = 0.0
-    exact_prompt: float = 0.0
+    cache_hits: CacheHits = field(default_factory=CacheHits)
     running: float = 0.0
     context_tokens: float | None = None
     prompt_spread: Spread = field(default_factory=by_running_seconds)
     arrivals: Arrivals = field(default_factory=Arrivals)
     timing: Timing = field(default_factory=Timing)
-    _generation_spread: Spread | None = None
-
-    def generation_spread(self, *, live: bool) -> Spread:
-        """How generated tokens are laid over time: by a live count of them, or by running seconds."""
-        if self._generation_spread is None:
-            self._generation_spread = (
-                Spread(1.0, PRIOR_LIVE_TOKENS, bounded=False) if live else by_running_seconds()
-            )
-        return self._generation_spread
+    generation_spread: Spread = field(default_factory=by_running_seconds)
+    live_spread: LiveSpread = field(default_factory=LiveSpread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +46,7 @@ class ServerHistory:
     def __init__(self, *, keep_seconds: float) -> None:
         self._keep_seconds = keep_seconds
         self._counters = SeriesCounters()
+        self._restarts = Restarts()
         self._models: dict[str, _ModelState] = {}
         self._points: deque[_Point] = deque()
         self.loaded: frozenset[str] = frozenset()
@@ -91,6 +81,7 @@ class ServerHistory:
         seconds = 0.0 if last is None else observation.at_seconds - last
         increases: dict[str, dict[Role, float]] = {}
         late: dict[str, set[Role]] = {}
+        restarted = self._restarts.advance(observation.page, default_model)
         gauges: dict[str, dict[Role, float]] = {}
         counters = [r for r in observation.page.readings if r.role not in GAUGES]
         for reading, increase in self._counters.advance(counters, observation.page.start_time_seconds):
@@ -104,6 +95,8 @@ class ServerHistory:
                 of_gauges = gauges.setdefault(reading.model or default_model, {})
                 of_gauges[reading.role] = of_gauges.get(reading.role, 0.0) + reading.value
         self.loaded = frozenset(increases) | frozenset(gauges) or frozenset({default_model})
+        for model in restarted & self._models.keys():
+            self._models[model].cache_hits.forget()
         for model in self.loaded:
             self._advance(
                 model, increases.get(model, {}), late.get(model, set()), gauges.get(model, {}), seconds
@@ -166,32 +159,38 @@ class ServerHistory:
             context_token_seconds = (context_tokens + (state.context_tokens or 0.0)) / 2 * seconds
         state.context_tokens = context_tokens
         work, steps = state.work, increase.get(Role.STEPS)
-        state.prompt_tokens += increase.get(Role.PROMPT, 0.0)
-        state.with_cached_tokens += increase.get(Role.PROMPT_WITH_CACHED, 0.0)
-        cached_tokens = work.cached_prompt_tokens + increase.get(Role.CACHED_PROMPT, 0.0)
-        exact_prompt = state.prompt_tokens
-        if state.with_cached_tokens:
-            exact_prompt = max(state.exact_prompt, exact_prompt + state.with_cached_tokens - cached_tokens)
-        prompt_increase, state.exact_prompt = exact_prompt - state.exact_prompt, exact_prompt
+        cached_increase = increase.get(Role.CACHED_PROMPT, 0.0)
+        cached_tokens = work.cached_prompt_tokens + cached_increase
+        with_cached = increase.get(Role.PROMPT_WITH_CACHED)
+        if with_cached is None:
+            prompt_increase = increase.get(Role.PROMPT, 0.0)
+            state.cache_hits.forget()
+        else:
+            prompt_increase = state.cache_hits.taken_out(with_cached, cached_increase)
         requests, first_tokens = increase.get(Role.REQUESTS), increase.get(Role.FIRST_TOKENS)
         if requests is None and first_tokens is None:
             first_tokens = state.arrivals.advance(prompt_increase)
         ended = (first_tokens or 0.0) if requests is None else requests
         prompt_tokens = work.prompt_tokens + prompt_increase
         if late & {Role.PROMPT, Role.PROMPT_WITH_CACHED}:
-            prompt_tokens = state.prompt_spread.advance(
+            before = state.prompt_spread.total
+            after = state.prompt_spread.advance(
                 prompt_increase, running_seconds, running=running, requests=ended
             )
+            prompt_tokens = work.prompt_tokens + (after - before)
         generation_increase = increase.get(Role.GENERATION, 0.0)
         generation_tokens = work.generation_tokens + generation_increase
         if Role.GENERATION in late:
             live = increase.get(Role.LIVE_GENERATION, None if steps is None else steps * mean_running)
-            generation_tokens = state.generation_spread(live=live is not None).advance(
+            spread = state.generation_spread if live is None else state.live_spread
+            before = spread.total
+            after = spread.advance(
                 generation_increase,
                 running_seconds if live is None else live,
                 running=running,
                 requests=ended,
             )
+            generation_tokens = work.generation_tokens + (after - before)
         interval = _interval(seconds, state.running, running, requests, first_tokens)
         between, timed_steps = increase.get(Role.INTER_TOKEN_SECONDS), 0.0
         if between is not None and state.timing.whole(between, running_seconds):
