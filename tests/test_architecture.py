@@ -77,7 +77,7 @@ MAY_TOUCH = {  # tables that are part of a package
 
 LAYERS = (
     {"model", "errors", "catalog", "histogram", "least_squares", "settings", "schedule"},  # shared
-    {"counters", "timeline", "busy", "crosscheck", "meters"},  # measure
+    {"counters", "timeline", "busy", "crosscheck", "remembered", "meters"},  # measure
     {"dialects", "lengths", "pacing", "work", "cache_hits", "late_counters", "history"},  # observe
     {
         "ownership",

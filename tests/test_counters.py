@@ -82,8 +82,10 @@ def series(value: float, name: str = "a", role: Role = Role.GENERATION) -> RoleR
     return RoleReading(role, "m", name, value, Moves.STEP)
 
 
-def increases(counters: SeriesCounters, *values: RoleReading, start: float | None = None) -> list[float]:
-    return [increase for _, increase in counters.advance(values, start)]
+def increases(
+    counters: SeriesCounters, *values: RoleReading, start: float | None = None, at: float = 0.0
+) -> list[float]:
+    return [increase for _, increase in counters.advance(values, start, at)]
 
 
 def test_the_first_page_is_the_baseline_and_late_series_count_from_zero():
@@ -109,6 +111,39 @@ def test_a_series_that_pauses_goes_on_where_it_was():
     increases(counters, series(1000), series(500, "b"))
     assert increases(counters, series(1001)) == [1]
     assert increases(counters, series(1002), series(505, "b")) == [1, 5]
+
+
+def test_a_series_that_was_long_absent_is_a_first_look_again():
+    """Its 1100 are not new tokens, and neither are the 100 that nobody saw it count."""
+    counters = SeriesCounters(forget_seconds=120.0)
+    increases(counters, series(1000), series(1000, "b"), at=0.0)
+    for at in range(1, 140):
+        increases(counters, series(1000 + at), at=float(at))
+    assert increases(counters, series(1140), series(1100, "b"), series(7, "new"), at=140.0) == [1, 0, 7]
+    assert increases(counters, series(1140), series(1103, "b"), series(9, "new"), at=141.0) == [0, 3, 2]
+
+
+def test_a_silence_of_the_server_is_no_absence_of_its_series():
+    counters = SeriesCounters(forget_seconds=120.0)
+    increases(counters, series(1000), series(1000, "b"), at=0.0)
+    assert increases(counters, series(1010), at=7200.0) == [10]
+    assert increases(counters, series(1010), series(1010, "b"), at=7201.0) == [0, 10]
+
+
+def test_a_live_count_that_wobbles_stays_where_it_was_and_is_there():
+    counters = SeriesCounters(forget_seconds=120.0)
+    increases(counters, series(1e6, role=Role.LIVE_GENERATION), at=0.0)
+    for at in range(1, 300):
+        assert increases(counters, series(999_999, role=Role.LIVE_GENERATION), at=float(at)) == [0]
+    assert increases(counters, series(1_000_005, role=Role.LIVE_GENERATION), at=300.0) == [5]
+
+
+def test_a_restart_that_is_told_begins_anew_for_what_was_dropped_too():
+    counters = SeriesCounters(forget_seconds=10.0)
+    increases(counters, series(1000), series(1000, "b"), start=1.0, at=0.0)
+    for at in range(1, 30):
+        increases(counters, series(1000), start=1.0, at=float(at))
+    assert increases(counters, series(50), series(40, "b"), start=2.0, at=30.0) == [50, 40]
 
 
 def test_t21_a_live_count_that_wobbles_by_rounding_is_no_restart():

@@ -9,7 +9,7 @@ import pytest
 from joulemeter.dialects import by_name, read_page
 from joulemeter.errors import PageError
 from joulemeter.history import ServerHistory
-from joulemeter.lengths import Bucket, Finished, FinishedRequests, Lengths
+from joulemeter.lengths import MOST_REQUESTS, Bucket, Finished, FinishedRequests, Lengths
 from joulemeter.model import Length, LengthReading, Observation, PageReading, Role
 
 FIXTURES = Path(__file__).parent / "fixtures/dialects"
@@ -101,6 +101,8 @@ def test_half_a_histogram_is_none(missing: str):
         ('le="1.0"', 'le="one"', "request_generation_tokens_bucket: le='one': expected a number"),
         ('le="1.0",', "", "request_generation_tokens_bucket: le='': expected a number"),
         ('le="1.0"', 'le="NaN"', "le='NaN': expected a number"),
+        ('le="1.0"', 'le="1e308"', r"le='1e308': expected a number from 0 to 1e\+18, or \+Inf"),
+        ('le="1.0"', 'le="-Inf"', "le='-Inf': expected a number"),
         ('"m"} 2', '"m"} 4', r"request_generation_tokens: counts \(4, 3\) fall from bucket to bucket"),
     ],
 )
@@ -149,6 +151,37 @@ def test_engines_and_models_are_kept_apart():
         ("m", 3),
         ("?", 30),
     ]
+
+
+def test_a_histogram_that_was_long_absent_is_a_first_look_again():
+    requests = FinishedRequests(keep_seconds=1000.0, forget_seconds=120.0)
+    pages = [(answers((4, 5, 5), 80),), *[()] * 139, (answers((6, 7, 7), 90),), (answers((7, 8, 8), 95),)]
+    for second, lengths in enumerate(pages):
+        page = PageReading("test", (), None, lengths)
+        requests.observe(Observation("s", float(second), page), default_model="m")
+    (finished,) = requests.between(0.0, 1000.0)
+    assert finished.lengths[Length.GENERATION] == Lengths((Bucket(1, 0, 10),), 5)
+
+
+def engines(count: int, requests: int) -> tuple[LengthReading, ...]:
+    return tuple(answers((requests,) * 3, 5 * requests, str(engine), "m") for engine in range(count))
+
+
+def test_of_all_engines_together_no_more_requests_count_than_can_be():
+    finished = observed(engines(330, 0), engines(330, 7000))
+    assert [one.lengths[Length.GENERATION].count for one in finished] == [7000, 7000]
+    assert observed(engines(1, 0), engines(1, MOST_REQUESTS + 1)) == []
+
+
+def test_there_is_room_again_page_by_page():
+    pages = [engines(1, turn * MOST_REQUESTS) for turn in range(12)]
+    assert [one.at_seconds for one in observed(*pages)] == [1.0, 11.0]
+
+
+def test_the_engines_of_a_page_know_their_share():
+    second = (answers((3, 3, 3), 15, "a"), answers((1, 1, 1), 5, "b", "other"))
+    finished = observed((answers((0, 0, 0), 0, "a"),), second)
+    assert [(one.model, one.share) for one in finished] == [("m", 0.75), ("other", 0.25)]
 
 
 def test_a_history_hands_each_page_out_to_one_window_and_forgets():

@@ -1,17 +1,29 @@
 """Picking our lines out of a page, and everything a page can be instead."""
 
+import gc
 import re
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from joulemeter.dialects import NAMES, by_name, read_page, recognise
-from joulemeter.dialects.pages import MAX_LINE_CHARACTERS, MAX_SERIES, fold, names, pick
+from joulemeter.dialects.pages import (
+    MAX_LINE_CHARACTERS,
+    MAX_SERIES,
+    REMEMBERED_BYTES,
+    Seen,
+    Series,
+    fold,
+    names,
+    pick,
+    series_key,
+)
 from joulemeter.errors import PageError
 
 TOKENS = frozenset({"x_tokens_total"})
@@ -167,3 +179,83 @@ def test_a_series_seen_before_is_read_as_the_parser_reads_it(labels: str, value:
         except PageError:
             continue
         assert read in ([], [expected])
+
+
+# ------------------------------------------------------------------------------------ what is remembered
+
+EVIL = """vllm:generation_tokens_total{"engine='0',model_name"="m"} 5\n"""
+HONEST = 'vllm:generation_tokens_total{engine="0",model_name="m"} 7\n'
+
+
+def test_a_label_with_a_name_like_several_labels_is_another_series():
+    evil, honest = (read_page(body, by_name("vllm")).readings[0] for body in (EVIL, HONEST))
+    assert (evil.model, honest.model) == ("", "m")
+    assert evil.series != honest.series
+
+
+LABELS = st.dictionaries(
+    st.text(alphabet="ab='\",", max_size=6), st.text(alphabet="ab='\",", max_size=6), max_size=3
+)
+
+
+@given(LABELS, LABELS)
+@example({"a='b',c": "d"}, {"a": "b", "c": "d"})
+def test_no_two_series_have_one_key(one: dict[str, str], other: dict[str, str]):
+    assert (series_key("x", one) == series_key("x", other)) == (one == other)
+
+
+def held_bytes(work: Callable[[], object]) -> int:
+    """What is still held after some work."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def test_pages_of_long_lines_are_not_held():
+    def read() -> None:
+        pick("".join(f'x_tokens_total{{m="{i}_{"x" * 8000}"}} 5\n' for i in range(500)), TOKENS)
+
+    assert held_bytes(read) < REMEMBERED_BYTES
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ",".join(f'l{i}="ab"' for i in range(100)),
+        f'm="{"x" * 1000}"',
+        'm="' + "\U0001f600\U000e0001" * 500 + '"',
+        'm="x"',
+    ],
+    ids=["many labels", "a long one", "wide characters", "short"],
+)
+def test_series_take_no_more_than_they_may(labels: str):
+    seen = Seen(300_000)
+
+    def read() -> None:
+        for i in range(1000):
+            series = seen.read(f'x_tokens_total{{{labels},i="{i}"}}')
+            assert series is not None
+            series.told(lambda one: one.key + "other ranks")
+            series.told(lambda one: one.key + "other bounds")
+
+    assert held_bytes(read) < 300_000 + 50_000  # and what holds them
+    assert seen.get(f'x_tokens_total{{{labels},i="999"}}') is not None
+    assert seen.get(f'x_tokens_total{{{labels},i="0"}}') is None
+
+
+def test_a_series_is_asked_once():
+    asked = []
+    (sample,) = pick('x_tokens_total{m="asked once"} 5\n', TOKENS)
+    (again,) = pick('x_tokens_total{m="asked once"} 6\n', TOKENS)
+
+    def name(series: Series) -> str:
+        asked.append(series.key)
+        return series.labels["m"]
+
+    assert [one.series.told(name) for one in (sample, again)] == ["asked once"] * 2
+    assert asked == ["x_tokens_total{m='asked once'}"]

@@ -2,15 +2,17 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulemeter.dialects.pages import MAX_VALUE
 from joulemeter.lengths import Bucket, Finished, Lengths
 from joulemeter.model import Length
-from joulemeter.pairing import MOST_REQUESTS, Chance, Pairing, RequestTokens
+from joulemeter.pairing import MOST_PROPOSALS, Chance, Pairing, RequestTokens
 
 BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -37,6 +39,13 @@ def finished(*requests: tuple[int, int, int]) -> Finished:
 def test_one_request_is_known():
     assert Pairing().requests(finished((6000, 1000, 80))) == [RequestTokens(6000, 1000, 80)]
     assert Pairing().requests(finished((60_000, 60_000, 1))) == [RequestTokens(60_000, 60_000, 1)]
+
+
+def test_the_widest_bucket_of_a_page_is_drawn_from():
+    widest = Lengths((Bucket(3000, 0, round(MAX_VALUE)),), 300_000)
+    drawn = Pairing().requests(Finished(1.0, "m", {Length.GENERATION: widest}))
+    assert math.fsum(one.generated_tokens for one in drawn) == pytest.approx(300_000, rel=1e-9)
+    assert min(one.generated_tokens for one in drawn) >= 0
 
 
 def test_what_is_not_told_is_not_made_up():
@@ -86,6 +95,25 @@ def test_the_same_pages_give_the_same_requests():
     assert [first.requests(page) for page in pages] == [second.requests(page) for page in pages]
 
 
-def test_more_requests_than_can_be_are_left_out():
-    many = Lengths((Bucket(MOST_REQUESTS + 1, 0, 10),), MOST_REQUESTS)
-    assert Pairing().requests(Finished(1.0, "m", {Length.GENERATION: many})) == []
+class Counted(Chance):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def ratio(self) -> float:
+        self.asked += 1
+        return super().ratio()
+
+
+def test_the_engines_of_a_page_share_the_swaps():
+    """One engine with 500 requests, or a tenth of a page's 5000: of the first ten times as many swaps are tried."""
+    alone, among = (
+        replace(finished(*[(400, 400, 250), (6000, 6000, 30)] * 250), share=share) for share in (1.0, 0.1)
+    )
+    tries = []
+    for page in (alone, among):
+        chance = Counted()
+        assert len(Pairing(chance).requests(page)) == 500
+        tries.append(chance.asked - 4 * 500)  # one for each length, and one for the order
+    assert tries[0] > MOST_PROPOSALS
+    assert tries[1] < MOST_PROPOSALS

@@ -1,12 +1,13 @@
 """Joules per finished request in the books: with their window, once, and never more than the model's own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from joulemeter.accounts import Terms
 from joulemeter.histogram import HistogramValue
-from joulemeter.model import Phase, User
+from joulemeter.model import Length, LengthReading, Observation, Phase, User
 from tests.nodes import Node, Server, imbalance
 
 
@@ -91,6 +92,17 @@ def test_there_is_none_where_the_server_tells_no_lengths():
     one, _ = node(answers=None)
     one.run(30, generation=100.0)
     assert one.books.requests.histograms == {}
+
+
+def test_there_is_none_of_a_model_that_only_the_lengths_name():
+    """Counters and histograms that disagree on the model: such a name is never loaded, so it would never be retired."""
+    one, server = node()
+    reading = LengthReading(Length.GENERATION, "another", "", (), (0,), 0)
+    page = replace(server.page(), lengths=(reading,))
+    one.books.observe(Observation("a", one.now_seconds, page), has_phases=True)
+    assert one.books.requests.histograms == {}
+    one.run(1)
+    assert set(one.books.requests.histograms) == {User("a", "model-a")}
 
 
 def test_there_is_none_where_tokens_count_elsewhere():

@@ -56,7 +56,9 @@ class Bookkeeper:
 
         A name may be used again once `is_free`; the totals of its series go on.
         """
-        history = ServerHistory(keep_seconds=self._terms.keep_seconds)
+        history = ServerHistory(
+            keep_seconds=self._terms.keep_seconds, forget_seconds=self._terms.series_ttl_seconds
+        )
         self.servers[name] = ServerAccount(default_model, counts_tokens, now_seconds, history, pod)
 
     def release(self, name: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from joulemeter.model import EnergyReading, Role, RoleReading
+from joulemeter.remembered import FORGET_SECONDS, Remembered
 
 UNKNOWN_BOARD_WATTS = 3000.0
 """Ceiling for a board that does not tell its limit; above any board sold, far below a counter's lifetime total."""
@@ -98,33 +99,51 @@ class SeriesCounters:
     """Increases of a server's counters, per series (subtract, then add).
 
     The first page is the baseline. A series that appears later in the same process counts from 0; so does
-    every series after a restart, known by the process's start time or by a value that fell.
+    every series after a restart, known by the process's start time or by a value that fell. One that comes back
+    after it was absent for so long that it was dropped (`Remembered`) is a first look again, and adds nothing.
     """
 
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
+    def __init__(self, forget_seconds: float = FORGET_SECONDS) -> None:
+        self._last: Remembered[str, float] = Remembered(forget_seconds)
         self._start_time_seconds: float | None = None
         self._baseline_taken = False
+        self.restarted: set[str] = set()
+        """Series of the latest page that another process counts than before."""
 
     def advance(
-        self, readings: Iterable[RoleReading], start_time_seconds: float | None
+        self, readings: Iterable[RoleReading], start_time_seconds: float | None, at_seconds: float
     ) -> list[tuple[RoleReading, float]]:
-        """Return each reading with its increase (>= 0) since the page before."""
+        """Return each reading with its increase (>= 0) since the page before, which is older than `at_seconds`."""
         known = self._start_time_seconds
-        if known is not None and start_time_seconds is not None and start_time_seconds != known:
+        another = known is not None and start_time_seconds is not None and start_time_seconds != known
+        if another:
             self._last.clear()
+        self.restarted.clear()
         self._start_time_seconds = start_time_seconds if start_time_seconds is not None else known
         increases = []
+        latest = []
         for reading in readings:
-            before = self._last.get(reading.series, 0.0 if self._baseline_taken else reading.value)
+            before = self._before(reading)
             if reading.role is Role.LIVE_GENERATION and WOBBLE * before <= reading.value < before:
                 increases.append((reading, 0.0))
+                latest.append((reading.series, before))
                 continue
             fell = reading.value < before
+            if fell or another:
+                self.restarted.add(reading.series)
             increases.append((reading, reading.value if fell else reading.value - before))
-            self._last[reading.series] = reading.value
+            latest.append((reading.series, reading.value))
+        self._last.turn(at_seconds, latest)
         self._baseline_taken = True
         return increases
+
+    def _before(self, reading: RoleReading) -> float:
+        """Return what a series counted before: 0 if it is new, and all of it at a first look."""
+        last = self._last.get(reading.series)
+        if last is not None:
+            return last
+        known = not self._baseline_taken or self._last.dropped(reading.series)
+        return reading.value if known else 0.0
 
 
 class RunningTotal:

@@ -9,12 +9,13 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 
-from joulemeter.cache_hits import CacheHits, Restarts
+from joulemeter.cache_hits import CacheHits
 from joulemeter.counters import SeriesCounters
 from joulemeter.late_counters import Arrivals, LiveSpread, Spread, by_running_seconds
 from joulemeter.lengths import FinishedRequests
 from joulemeter.model import GAUGES, Moves, Observation, Role
 from joulemeter.pacing import Interval, Timing
+from joulemeter.remembered import FORGET_SECONDS
 from joulemeter.work import Work
 
 
@@ -43,15 +44,14 @@ class _Point:
 class ServerHistory:
     """Work of each model of one server over the last minutes; totals start at the first page (the baseline)."""
 
-    def __init__(self, *, keep_seconds: float) -> None:
+    def __init__(self, *, keep_seconds: float, forget_seconds: float = FORGET_SECONDS) -> None:
         self._keep_seconds = keep_seconds
-        self._counters = SeriesCounters()
-        self._restarts = Restarts()
+        self._counters = SeriesCounters(forget_seconds)
         self._models: dict[str, _ModelState] = {}
         self._points: deque[_Point] = deque()
         self.loaded: frozenset[str] = frozenset()
         """Models on the latest page."""
-        self.finished = FinishedRequests(keep_seconds=keep_seconds)
+        self.finished = FinishedRequests(keep_seconds=keep_seconds, forget_seconds=forget_seconds)
         """Requests by length, where the server tells."""
 
     @property
@@ -81,10 +81,10 @@ class ServerHistory:
         seconds = 0.0 if last is None else observation.at_seconds - last
         increases: dict[str, dict[Role, float]] = {}
         late: dict[str, set[Role]] = {}
-        restarted = self._restarts.advance(observation.page, default_model)
         gauges: dict[str, dict[Role, float]] = {}
         counters = [r for r in observation.page.readings if r.role not in GAUGES]
-        for reading, increase in self._counters.advance(counters, observation.page.start_time_seconds):
+        start_time_seconds = observation.page.start_time_seconds
+        for reading, increase in self._counters.advance(counters, start_time_seconds, observation.at_seconds):
             model = reading.model or default_model
             of_model = increases.setdefault(model, {})
             of_model[reading.role] = of_model.get(reading.role, 0.0) + increase
@@ -95,6 +95,8 @@ class ServerHistory:
                 of_gauges = gauges.setdefault(reading.model or default_model, {})
                 of_gauges[reading.role] = of_gauges.get(reading.role, 0.0) + reading.value
         self.loaded = frozenset(increases) | frozenset(gauges) or frozenset({default_model})
+        again = self._counters.restarted
+        restarted = {one.model or default_model for one in counters if one.series in again}
         for model in restarted & self._models.keys():
             self._models[model].cache_hits.forget()
         for model in self.loaded:

@@ -104,10 +104,15 @@ def _entered(
         blocking = [i for i in free if best[i] <= 0.0]
         if not blocking:
             return [best.get(i, 0.0) for i in range(len(x))], free
-        ratio, out = min((x[i] / (x[i] - best[i]), i) for i in blocking)
-        x = [value + ratio * (best[i] - value) if i in best else 0.0 for i, value in enumerate(x)]
-        x[out] = 0.0
-        free = [i for i in free if i != out]
+        out = {i for i in blocking if x[i] == 0.0}  # of several that reached 0 at once
+        if not out:
+            ratio, first = min((x[i] / (x[i] - best[i]), i) for i in blocking)
+            x = [
+                max(0.0, value + ratio * (best[i] - value)) if i in best else 0.0 for i, value in enumerate(x)
+            ]
+            x[first] = 0.0
+            out = {first}
+        free = [i for i in free if i not in out]
 
 
 def _scales(matrix: Matrix, right: Vector) -> list[float]:

@@ -22,9 +22,7 @@ UNSEEN: Final = 0.1
 PROPOSALS: Final = 20
 """Swaps that are tried for each request; more of them change no quantile by more than the next seed does."""
 MOST_PROPOSALS: Final = 2000
-"""Swaps that are tried on one page, four milliseconds of work at most."""
-MOST_REQUESTS: Final = 20_000
-"""On one page; more have not finished between two of them, and are left out."""
+"""Swaps that are tried on one page, of all its engines: four milliseconds of work at most."""
 MORE_COMPUTED_THAN_PROMPT: Final = 1e-6
 """Factor for a match that cannot be, so that it is left as soon as there is another."""
 FORGOTTEN: Final = 0.1
@@ -69,14 +67,12 @@ class Pairing:
         """
         generation = finished.lengths[Length.GENERATION]
         count = generation.count
-        if count > MOST_REQUESTS:
-            return []
         generated, g = self._drawn(generation)
         prompts, p = self._of(finished, Length.PROMPT, count)
         computed, c = self._of(finished, Length.COMPUTED_PROMPT, count)
         if count > 1:
             self._shuffle(generated, g)
-            self._match(g, p, prompts, c, computed)
+            self._match(g, p, prompts, c, computed, most=round(MOST_PROPOSALS * finished.share))
         self._remember(zip(p, c, g, strict=True))
         told = Length.COMPUTED_PROMPT in finished.lengths
         return [
@@ -95,11 +91,12 @@ class Pairing:
     def _drawn(self, lengths: Lengths) -> tuple[list[float], list[int]]:
         """Draw each request's tokens within its bucket, rising, so that they add up; and name the buckets."""
         least = sum(bucket.count * bucket.above_tokens for bucket in lengths.buckets)
+        beyond = max(0, lengths.sum_tokens - least)  # no request has more above its bucket's lower bound
         low, high, names = [], [], []
         for bucket in lengths.buckets:
-            most = bucket.at_most_tokens
-            if most is None:
-                most = max(lengths.sum_tokens - least, 0) + bucket.above_tokens
+            most = bucket.above_tokens + beyond
+            if bucket.at_most_tokens is not None:
+                most = min(most, bucket.at_most_tokens)
             low += [float(bucket.above_tokens)] * bucket.count
             high += [float(most)] * bucket.count
             names += [bucket.above_tokens] * bucket.count
@@ -121,11 +118,18 @@ class Pairing:
         names[:] = [names[i] for i in order]
 
     def _match(
-        self, g: list[int], p: list[int], prompts: list[float], c: list[int], computed: list[float]
+        self,
+        g: list[int],
+        p: list[int],
+        prompts: list[float],
+        c: list[int],
+        computed: list[float],
+        *,
+        most: int,
     ) -> None:
         """Swap prompts, and computed parts, among the answers: Metropolis steps towards what came before."""
         count = len(g)
-        for turn in range(min(PROPOSALS * count, MOST_PROPOSALS)):
+        for turn in range(min(PROPOSALS * count, most)):
             i, j = int(self._chance.ratio() * count), int(self._chance.ratio() * count)
             both = turn % 2 == 0
             pi, pj = (p[j], p[i]) if both else (p[i], p[j])

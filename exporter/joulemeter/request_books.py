@@ -31,8 +31,11 @@ class RequestBooks:
         return {user: account.energy for user, account in self._accounts.items()}
 
     def begin(self, server: str, history: ServerHistory) -> None:
-        """Publish a model's empty histogram once its server tells lengths, so that `increase()` sees its birth."""
-        for model in history.finished.models:
+        """Publish a model's empty histogram once its server tells lengths, so that `increase()` sees its birth.
+
+        A model that only the lengths name has no energy and no other series, and is not published.
+        """
+        for model in history.finished.models & history.loaded:
             user = User(server, model)
             if user not in self._accounts:
                 energy = RequestEnergy(MODEL_REQUEST_ENERGY.buckets)

@@ -1,11 +1,11 @@
 """Histograms of finished requests' lengths, as servers write them."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
-from joulemeter.dialects.pages import REMEMBERED_SERIES, Sample, Series, series_key
+from joulemeter.dialects.pages import MAX_VALUE, Sample, Series, series_key
 from joulemeter.errors import PageError
 from joulemeter.model import Length, LengthReading
 
@@ -38,7 +38,7 @@ def read_lengths(
         model_labels: labels that name the model, best first.
 
     Raises:
-        PageError: `bad_value` if a bound is no number, or the counts fall along the bounds.
+        PageError: `bad_value` if a bound is no number or above MAX_VALUE, or the counts fall along the bounds.
     """
     buckets: dict[tuple[Length, str], dict[float, float]] = {}
     sums: dict[tuple[Length, str], Sample] = {}
@@ -48,31 +48,30 @@ def read_lengths(
         if rule is None:
             others.append(sample)
             continue
-        place = rule.length, _engine(sample.series)
+        place = rule.length, sample.series.told(_engine)
         if sample.series.name.endswith("_sum"):
             sums[place] = sample
         else:
-            buckets.setdefault(place, {})[_bound(sample.series)] = sample.value
+            buckets.setdefault(place, {})[sample.series.told(_bound)] = sample.value
     return tuple(_readings(buckets, sums, tuple(model_labels))), others
 
 
-@lru_cache(REMEMBERED_SERIES)  # a page has the same series every second
 def _engine(series: Series) -> str:
     """Name whose histogram a bucket or a sum is of: the labels, but for the bucket's bound."""
     return series_key("", {key: value for key, value in series.labels.items() if key != "le"})
 
 
-@lru_cache(REMEMBERED_SERIES)
 def _bound(series: Series) -> float:
     written = series.labels.get("le", "")
     try:
         bound = float(written)
     except ValueError:
         bound = -1.0
-    if not bound >= 0:  # NaN fails this too
+    if not (0 <= bound <= MAX_VALUE or bound == math.inf):  # NaN fails this too
         raise PageError(
             "bad_value",
-            f"{series.name}: le={written!r}: expected a number >= 0 or +Inf; report the line to the server's project",
+            f"{series.name}: le={written[:200]!r}: expected a number from 0 to {MAX_VALUE:g}, or +Inf;"
+            " report the line to the server's project",
         )
     return bound
 
@@ -84,7 +83,7 @@ def _readings(
 ) -> Iterator[LengthReading]:
     for (length, series), by_bound in buckets.items():
         total, bounds = sums.get((length, series)), sorted(by_bound)
-        if total is None or bounds[-1] != float("inf"):
+        if total is None or bounds[-1] != math.inf:
             continue
         counts = tuple(round(by_bound[bound]) for bound in bounds)
         if any(here < below for below, here in pairwise(counts)):

@@ -1,10 +1,10 @@
 """Metrics pages: pick the lines we need, then let prometheus-client parse them."""
 
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as ParsedSample
@@ -21,9 +21,11 @@ MAX_VALUE: Final = 1e18
 LINE: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*).*$", re.MULTILINE)
 SERIES: Final = re.compile(r"[ \t]*[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^#]*\})?")
 """A series in a line that has no exemplar."""
-REMEMBERED_SERIES: Final = 4096
-"""A node's servers show a few hundred."""
+REMEMBERED_BYTES: Final = 8 * 1024 * 1024
+"""Of series; the 58 of a vLLM server take an eighth of a megabyte."""
 NAME: Final = re.compile(r"^[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)", re.MULTILINE)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,30 @@ class Series:
     key: str
     name: str = field(compare=False)
     labels: Mapping[str, str] = field(compare=False)
+    _told: dict[Callable[["Series"], Any], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, written_name: str, labels: Mapping[str, str]) -> Self:
         """Return the series that a parser found."""
         name = fold(written_name)
         return cls(series_key(name, labels), name, labels)
+
+    def told(self, what: Callable[["Series"], T]) -> T:
+        """Return what a function tells of this series; it is asked once, for a page has the same series every second.
+
+        The answer goes when the series does, and one series never gets another's.
+        """
+        try:
+            answer: T = self._told[what]
+        except KeyError:
+            answer = self._told[what] = what(self)
+        return answer
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes at most: its labels, its key, and what is told of it, which is about two keys more."""
+        labels = sum(100 + _size_bytes(name) + _size_bytes(value) for name, value in self.labels.items())
+        return labels + 3 * _size_bytes(self.key) + 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,10 @@ class Sample:
 
     series: Series
     value: float
+
+
+def _size_bytes(text: str) -> int:
+    return 60 + len(text) * (1 if text.isascii() else 4)
 
 
 def fold(name: str) -> str:
@@ -64,8 +88,13 @@ def names(body: str) -> frozenset[str]:
 
 
 def series_key(name: str, labels: Mapping[str, str]) -> str:
-    """Write a series in one way, however its labels are ordered."""
-    inner = ",".join(f"{key}={value!r}" for key, value in sorted(labels.items()))
+    """Write a series in one way, however its labels are ordered, and no other series in that way.
+
+    Names of labels may be any text in quotes, so those that are no plain words are written in quotes here too.
+    """
+    inner = ",".join(
+        f"{key if key.isidentifier() else repr(key)}={value!r}" for key, value in sorted(labels.items())
+    )
     return f"{name}{{{inner}}}" if inner else name
 
 
@@ -114,7 +143,7 @@ def _sample(body: str, match: re.Match[str]) -> Sample:
             body, match, f"the line has {len(line)} characters, at most {MAX_LINE_CHARACTERS} are read"
         )
     written, _, number = line.rpartition(" ")
-    series = None if "_" in number else _series(written)
+    series = None if "_" in number else _seen.get(written) or _seen.read(written)
     try:
         if series is not None:
             value = float(number)
@@ -128,12 +157,33 @@ def _sample(body: str, match: re.Match[str]) -> Sample:
     return Sample(series, value)
 
 
-@lru_cache(REMEMBERED_SERIES)
-def _series(written: str) -> Series | None:
-    """Return the series that is written before a value; None if something else is written there too.
+class Seen:
+    """Series by how they are written; those that came first go first, once all are larger than `most_bytes`.
 
     A page has the same series every second, and parsing them again was two fifths of what the daemon cost.
     """
+
+    def __init__(self, most_bytes: int = REMEMBERED_BYTES) -> None:
+        self._series: dict[str, Series] = {}
+        self.get: Final = self._series.get
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._most_bytes = most_bytes
+
+    def read(self, written: str) -> Series | None:
+        """Return a series that is new here; None if something else than a series is written there too."""
+        series = _series(written)
+        if series is not None:
+            self._series[written] = series
+            self._sizes.append(_size_bytes(written) + series.size_bytes)
+            self._bytes += self._sizes[-1]
+            while self._bytes > self._most_bytes:
+                del self._series[next(iter(self._series))]
+                self._bytes -= self._sizes.popleft()
+        return series
+
+
+def _series(written: str) -> Series | None:
     if not SERIES.fullmatch(written):
         return None
     try:
@@ -142,6 +192,9 @@ def _series(written: str) -> Series | None:
         return None
     whole = parsed.value == 0 and parsed.timestamp is None
     return Series.of(parsed.name, parsed.labels) if whole else None
+
+
+_seen: Final = Seen()
 
 
 def _parsed(line: str) -> ParsedSample:

@@ -8,7 +8,7 @@ from typing import Final
 
 from joulemeter.dialects import IdentityQuestion, SidePage
 from joulemeter.dialects.histograms import LengthRule, read_lengths
-from joulemeter.dialects.pages import MAX_VALUE, REMEMBERED_SERIES, Sample, Series, fold, series_key
+from joulemeter.dialects.pages import MAX_VALUE, Sample, Series, fold, series_key
 from joulemeter.errors import PageError
 from joulemeter.model import GAUGES, Moves, PageReading, Role, RoleReading
 
@@ -170,8 +170,8 @@ class CounterDialect:
 
     @cached_property
     def _named(self) -> Callable[[Series], tuple[str, str]]:
-        """The model that a series names, and its key without ranks: the same every second."""
-        return lru_cache(REMEMBERED_SERIES)(self._name)
+        """The model that a series names, and its key without ranks."""
+        return _naming(self.model_labels, self.rank_labels)
 
     def _rules_of(self, present: frozenset[str]) -> Mapping[str, tuple[Rule, ...]]:
         found: dict[str, tuple[Rule, ...]] = {}
@@ -191,14 +191,9 @@ class CounterDialect:
         better = rule.unless
         return better is not None and any(fold(prefix + better) in present for prefix in self.prefixes)
 
-    def _name(self, series: Series) -> tuple[str, str]:
-        labels = {key: value for key, value in series.labels.items() if key not in self.rank_labels}
-        model = next((labels[label] for label in self.model_labels if labels.get(label)), "")
-        return model, series_key(series.name, labels)
-
     def _readings(self, sample: Sample, rules: Iterable[Rule], factors: "_Factors") -> Iterator[RoleReading]:
         """Yield what one sample means: usually one role, none if its labels are not asked for."""
-        model, series = self._named(sample.series)
+        model, series = sample.series.told(self._named)
         for rule in rules:
             if rule.where and sample.series.labels.get(rule.where[0]) != rule.where[1]:
                 continue
@@ -226,6 +221,18 @@ class _Factors:
         others, labels = self._by_name.get(prefix + times, ()), sample.series.labels
         same = (other for other in others if other.series.labels == labels)
         return next((other.value for other in same), None)
+
+
+@lru_cache(REMEMBERED_PAGES)  # one function for all that ask the same: series remember what it told
+def _naming(
+    model_labels: tuple[str, ...], rank_labels: frozenset[str]
+) -> Callable[[Series], tuple[str, str]]:
+    def named(series: Series) -> tuple[str, str]:
+        labels = {key: value for key, value in series.labels.items() if key not in rank_labels}
+        model = next((labels[label] for label in model_labels if labels.get(label)), "")
+        return model, series.key if len(labels) == len(series.labels) else series_key(series.name, labels)
+
+    return named
 
 
 def _start_time(samples: Iterable[Sample]) -> float | None:
