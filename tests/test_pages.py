@@ -119,6 +119,14 @@ def test_a_page_of_many_series_is_read_and_too_many_of_ours_are_refused():
     assert refusal.value.reason == "too_many_series"
 
 
+def test_a_page_of_very_long_lines_is_refused_before_it_takes_seconds():
+    labels = ",".join(f'l{i}="{i}"' for i in range(700))
+    page = "".join(f'x_tokens_total{{i="{i}",{labels}}} {i}\n' for i in range(MAX_SERIES))
+    with pytest.raises(PageError, match="characters of them, like x_tokens_total") as refusal:
+        pick(page, TOKENS)
+    assert refusal.value.reason == "too_many_series"
+
+
 def test_names_are_folded_and_without_comments():
     assert names('# TYPE a:b counter\na:b_total{c="d"} 1\n\ne 2\n') == {"a_b_total", "e"}
 

@@ -15,6 +15,8 @@ MAX_SERIES: Final = 1000
 """More series of ours than this on one page is not a server we can follow."""
 MAX_LINE_CHARACTERS: Final = 8192
 """The parser's time grows with the square of a line's length; real lines of ours stay below 1200."""
+MAX_CHARACTERS: Final = 300_000
+"""Of all our lines of a page: a thousand of usual length. Lines of 8 kB, all new, would take seconds to parse."""
 MAX_VALUE: Final = 1e18
 """A million tokens a second for thirty thousand years."""
 
@@ -115,16 +117,17 @@ def pick(body: str, families: frozenset[str]) -> tuple[Sample, ...]:
             name the line.
     """
     found: dict[str, Sample] = {}
-    count = 0
+    count = characters = 0
     for match in LINE.finditer(body):
         if fold(match[1]) not in families:
             continue
         count += 1
-        if count > MAX_SERIES:
+        characters += match.end() - match.start()
+        if count > MAX_SERIES or characters > MAX_CHARACTERS:
             raise PageError(
                 "too_many_series",
-                f"more than {MAX_SERIES} series like {match[1]}: one server has a few per engine;"
-                " point the URL at one server, not at an aggregate of many",
+                f"more than {MAX_SERIES} series or {MAX_CHARACTERS} characters of them, like {match[1]}: one server has"
+                " a few per engine; point the URL at one server, not at an aggregate of many",
             )
         sample = _sample(body, match)
         twin = found.setdefault(sample.series.key, sample)
