@@ -222,6 +222,9 @@ BAD = {
     ),
     # servers
     "servers[0].url: missing; give the server's address such as http://127.0.0.1:8000": {"servers": [{}]},
+    "servers[0].url: expected a URL of at most 2000 characters, got 3019": server(
+        url=f"http://gpu1:8000/{'x' * 3002}"
+    ),
     f"servers[0].url: {ANY_URL} 'localhost:8000'": server(url="localhost:8000"),
     f"servers[0].url: {ANY_URL} 'ftp://gpu1'": server(url="ftp://gpu1"),
     f"servers[0].url: {ANY_URL} 'http://'": server(url="http://"),

@@ -112,7 +112,8 @@ class Config:
     series_ttl_seconds: float = HOUR_SECONDS
     """Series of a model not seen for so long are dropped; their totals move to the retired ones."""
     zero_hold_seconds: float = 30.0
-    """New series stay at 0 for so long, so that two scrapes see their birth; their energy is pending."""
+    """New series stay at 0 for so long, so that two scrapes see their birth; their energy is pending. Where ever new
+    models appear on a GPU, its energy waits `observation.give_up_seconds` longer at most."""
     baseline: BaselineSettings = BaselineSettings()
     sampling: Sampling = Sampling()
     observation: ObservationSettings = ObservationSettings()

@@ -18,6 +18,8 @@ MOVES: Final = tuple(moves.value for moves in Moves)
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 METRICS_PATH: Final = "/metrics"
 MAX_PORT: Final = 65_535
+MAX_URL_CHARACTERS: Final = 2000
+"""Proxies and servers refuse longer ones, and each is remembered."""
 HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 BLANKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 
@@ -72,6 +74,10 @@ def page_url(value: object) -> tuple[str, str]:
     parts = _split(value)
     if parts is None:
         raise ValueError(f"expected an http(s) URL such as http://127.0.0.1:8000, got {shown(value)}")
+    if len(parts.geturl()) > MAX_URL_CHARACTERS:
+        raise ValueError(
+            f"expected a URL of at most {MAX_URL_CHARACTERS} characters, got {len(parts.geturl())}"
+        )
     if "@" in parts.netloc:
         raise ValueError("the URL holds a user or password; use authorization.credentials_file instead")
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
