@@ -5,7 +5,7 @@ The whole report, over days, seeds and pairs and beside other methods, is `make 
 
 import pytest
 
-from benchmarks.truth import cases
+from benchmarks.truth import cases, steady
 from benchmarks.truth.books import AT_FINISH, LLAMACPP, SGLANG
 from benchmarks.truth.measure import TEN_MINUTES_SECONDS, Case, begun_at, errors, misses
 from benchmarks.truth.methods import WRONG_PRIORS, wrong_prior
@@ -79,3 +79,10 @@ def test_a_prior_that_is_wrong_by_three_is_overruled(wrong, index, factor):
         engine_joules=wrong_prior(index, factor),
     )
     assert misses(case, errors(case)) == []
+
+
+def test_the_table_of_steady_traffic_has_three_parts():
+    cells = steady.line("1:400:30", 2 * 3600.0).strip("| ").split(" | ")
+    assert cells[0] == "1 a second, 400 in, 30 out"
+    assert all(abs(float(cell)) < 5.0 for cell in cells[1:4])
+    assert len(cells) == 4

@@ -91,7 +91,8 @@ class Pairing:
     def _drawn(self, lengths: Lengths) -> tuple[list[float], list[int]]:
         """Draw each request's tokens within its bucket, rising, so that they add up; and name the buckets."""
         least = sum(bucket.count * bucket.above_tokens for bucket in lengths.buckets)
-        beyond = max(0, lengths.sum_tokens - least)  # no request has more above its bucket's lower bound
+        # The most that one request can have above its bucket's lower bound:
+        beyond = max(0, lengths.sum_tokens - least)
         low, high, names = [], [], []
         for bucket in lengths.buckets:
             most = bucket.above_tokens + beyond
